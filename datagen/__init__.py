@@ -1,0 +1,1 @@
+"""Composed-retrieval training data from captioned images and clips."""

@@ -1,0 +1,170 @@
+"""Finds operators: by name, by ``package.module:Class``, by ``file.py:Class``, by entry point.
+
+A built-in operator is one module whose name is the operator's name, in the package of its kind,
+with one public :class:`~datagen.step.Operator` subclass. Adding a file adds an operator; helper
+modules start with an underscore. Packages of others register ``kind.name`` under the entry point
+group ``datagen.operators``. Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import pkgutil
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from datagen.errors import DatagenError, nearest
+from datagen.step import Operator
+
+ENTRY_POINTS = "datagen.operators"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of step: the package of its operators and the operator meant when none is named."""
+
+    package: str
+    default: str | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "source": Kind("datagen.sources"),
+    "embed": Kind("datagen.embed"),
+    "pair": Kind("datagen.pairing"),
+    "text": Kind("datagen.texts"),
+    "edit": Kind("datagen.edits"),
+    "filter": Kind("datagen.filters"),
+    "negatives": Kind("datagen.negatives", "nearest"),
+    "split": Kind("datagen.split", "by_group"),
+    "shards": Kind("datagen.shards", "webdataset"),
+}
+
+
+@functools.cache
+def _built_in(kind: str) -> dict[str, str]:
+    package = importlib.import_module(KINDS[kind].package)
+    return {
+        name: f"{package.__name__}.{name}"
+        for _, name, _ in pkgutil.iter_modules(package.__path__)
+        if not name.startswith("_")
+    }
+
+
+@functools.cache
+def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {
+        point.name.partition(".")[2]: point
+        for point in points
+        if point.name.partition(".")[0] == kind
+    }
+
+
+def names(kind: str) -> list[str]:
+    """Names of the operators of ``kind``, built in and from installed packages."""
+    return sorted({*_built_in(kind), *_entry_points(kind)})
+
+
+def find(kind: str, op: str, base: str = "") -> type[Operator[Any]]:
+    """The operator class meant by ``op``.
+
+    ``base`` is the folder that relative ``file.py`` paths start from (that of the recipe), then
+    the working directory. Raises DatagenError with the nearest valid name.
+    """
+    if ":" in op:
+        cls = _from_reference(op, base)
+    elif op in _built_in(kind):
+        cls = _only_operator(importlib.import_module(_built_in(kind)[op]))
+    elif op in _entry_points(kind):
+        cls = _entry_points(kind)[op].load()
+    else:
+        raise DatagenError(f"no {kind} operator '{op}'; {nearest(op, names(kind))}")
+    if not (isinstance(cls, type) and issubclass(cls, Operator)):
+        raise DatagenError(f"{op}: not a subclass of datagen.step.Operator")
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise DatagenError(f"{op}: the class does not define {missing}")
+    return cls
+
+
+def code_version(cls: type[Operator[Any]]) -> str:
+    """What changes when the operator's code changes.
+
+    Operators of this package carry a ``version``; a user's own are known by their source text.
+    """
+    if cls.__module__.partition(".")[0] == "datagen":
+        return str(cls.version)
+    try:
+        text = inspect.getsource(sys.modules[cls.__module__])
+    except (OSError, TypeError, KeyError):
+        return str(cls.version)
+    return f"{cls.version}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _only_operator(module: ModuleType) -> type[Operator[Any]]:
+    found = [
+        value
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, Operator)
+        and value.__module__.startswith(module.__name__)
+        and not name.startswith("_")
+    ]
+    if len(found) != 1:
+        raise DatagenError(f"{module.__name__}: one operator class expected, {len(found)} found")
+    return found[0]
+
+
+def _from_reference(op: str, base: str) -> type[Operator[Any]]:
+    place, _, name = op.rpartition(":")
+    module = _module_of_file(place, base) if place.endswith(".py") else _module(place)
+    if module.__name__.partition(".")[0] != "datagen":
+        # Workers may not have the file: its code travels with the operator.
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        cls: type[Operator[Any]] = getattr(module, name)
+    except AttributeError:
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise DatagenError(f"{place}: no class '{name}'; {nearest(name, classes)}") from None
+    return cls
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DatagenError(f"{name}: cannot be imported ({error})") from error
+
+
+def _module_of_file(place: str, base: str) -> ModuleType:
+    tried = [os.path.join(folder, os.path.expanduser(place)) for folder in (base, os.getcwd())]
+    path = next((os.path.abspath(p) for p in tried if os.path.isfile(p)), None)
+    if path is None:
+        raise DatagenError(f"{place}: no such file (looked in {base or '.'} and {os.getcwd()})")
+    with open(path, "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()[:8]
+    name = f"datagen_user_{os.path.basename(path)[:-3]}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise DatagenError(f"{place}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        kind = type(error).__name__
+        raise DatagenError(f"{place}: fails when imported ({kind}: {error})") from error
+    return module
