@@ -1,0 +1,270 @@
+"""What a run of bytes is, told from its first bytes, and what a container's header declares.
+
+Nothing here decodes a pixel. Formats are named by their bytes, never by the file's extension.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+#: Image formats that are decoded (see media._DECODERS). Left out on purpose: EPS and PS (they would start Ghostscript),
+#: PDF, WMF, icons, layered files, and formats without a magic number.
+IMAGE_FORMATS = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "ppm"})
+
+#: Video containers, by the name that FFmpeg gives their demuxer.
+VIDEO_FORMATS = {"mp4": "mov", "mov": "mov", "webm": "matroska", "mkv": "matroska", "avi": "avi"}
+
+
+class MediaError(Exception):
+    """Media that cannot be used. ``rule`` is a short slug, ``detail`` one readable line."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        self.rule = rule
+        self.detail = " ".join(detail.split())[:300]
+        super().__init__(rule, self.detail)
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a header says. ``width`` and ``height`` are pixels as displayed (after orientation).
+
+    ``seconds`` and ``frames`` are None for images, and for videos where PyAV is not installed
+    (then ``width`` and ``height`` are 0).
+    """
+
+    format: str
+    width: int
+    height: int
+    modality: str
+    seconds: float | None = None
+    frames: int | None = None
+
+
+_IMAGE_MAGIC = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+)
+
+_OTHER_IMAGE_MAGIC = (
+    (b"\x8aMNG", "an MNG animation"),
+    (b"\x00\x00\x01\x00", "a Windows icon"),
+    (b"\x00\x00\x02\x00", "a Windows cursor"),
+    (b"8BPS", "a Photoshop file"),
+    (b"%!PS", "a PostScript file"),
+    (b"\xc5\xd0\xd3\xc6", "an EPS file"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"\xd7\xcd\xc6\x9a", "a Windows metafile"),
+    (b"v/1\x01", "an OpenEXR image"),
+    (b"#?RADIANCE", "a Radiance image"),
+    (b"qoif", "a QOI image"),
+    (b"DDS ", "a DDS texture"),
+)
+
+_OTHER_MAGIC = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PK\x05\x06", "a zip archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"\x28\xb5\x2f\xfd", "zstandard data"),
+    (b"BZh", "bzip2 data"),
+    (b"\xfd7zXZ", "xz data"),
+    (b"7z\xbc\xaf", "a 7-zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x7fELF", "a program"),
+    (b"MZ", "a Windows program"),
+    (b"\xd0\xcf\x11\xe0", "an Office document"),
+    (b"OggS", "an Ogg stream"),
+    (b"ID3", "an MP3 file"),
+    (b"fLaC", "a FLAC file"),
+    (b"FLV", "a Flash video"),
+    (b"\0\0\x01\xba", "an MPEG program stream"),
+    (b"\0\0\x01\xb3", "an MPEG video stream"),
+    (b"\x80\x02", "a Python pickle"),
+    (b"\x80\x04\x95", "a Python pickle"),
+    (b"\x93NUMPY", "a NumPy array"),
+)
+
+_BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1", b"heim", b"heis"})
+
+
+def sniff(data: bytes) -> str:
+    """The format of ``data``, by its first bytes: of IMAGE_FORMATS or VIDEO_FORMATS.
+
+    Raises MediaError: ``empty_file``, ``unsupported_format`` (an image or clip, but of a format
+    that is not decoded) or ``not_an_image``.
+    """
+    if not data:
+        raise MediaError("empty_file", "no bytes")
+    head = data[:4096]
+    for magic, name in _IMAGE_MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[:4] == b"RIFF" and len(head) >= 12:
+        if head[8:12] == b"WEBP":
+            return "webp"
+        if head[8:12] == b"AVI ":
+            return "avi"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
+        return "bmp"
+    if re.match(rb"P[1-6](\s|#)", head):
+        return "ppm"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "webm" if b"webm" in head[:64] else "mkv"
+    if head[4:8] == b"ftyp":
+        return _brand(head)
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        return "mov"
+    raise _unknown(head)
+
+
+def _brand(head: bytes) -> str:
+    size = max(16, min(int.from_bytes(head[:4], "big"), len(head)))
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, size - 3, 4))]
+    if b"avif" in brands or b"avis" in brands:
+        return "avif"
+    if brands[0] in _HEIF_BRANDS:
+        raise MediaError("unsupported_format", "a HEIF image; convert it to JPEG or PNG")
+    return "mov" if brands[0] == b"qt  " else "mp4"
+
+
+def _unknown(head: bytes) -> MediaError:
+    for magic, name in _OTHER_IMAGE_MAGIC:
+        if head.startswith(magic):
+            return MediaError("unsupported_format", f"{name}; convert it to JPEG or PNG")
+    for magic, name in _OTHER_MAGIC:
+        if head.startswith(magic):
+            return MediaError("not_an_image", f"looks like {name}")
+    if len(head) >= 262 and head[257:262] == b"ustar":
+        return MediaError("not_an_image", "looks like a tar archive")
+    if not any(head):
+        return MediaError("not_an_image", "starts with nothing but zero bytes")
+    return MediaError("not_an_image", f"looks like {_text(head) or 'unknown binary data'}")
+
+
+def _text(head: bytes) -> str:
+    body = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    lower = body[:1024].lower()
+    if b"<svg" in lower:
+        return "an SVG drawing"
+    if lower.startswith((b"<!doctype html", b"<html", b"<head")) or b"<html" in lower:
+        return "an HTML page"
+    if lower.startswith(b"<?xml"):
+        return "an XML document"
+    if lower.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer; fetch the file itself first"
+    if body[:1] in (b"{", b"["):
+        return "JSON text"
+    try:
+        # A character may be cut at the end of the head.
+        text = head[:-4].decode() if len(head) == 4096 else head.decode()
+    except UnicodeDecodeError:
+        return ""
+    printable = sum(letter.isprintable() or letter.isspace() for letter in text)
+    return "text" if text and printable == len(text) else ""
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a WebP declares, read before the library allocates its canvas.
+
+    Raises MediaError: ``truncated`` where the file ends early, ``corrupt`` for a bad header.
+    """
+    declared = int.from_bytes(data[4:8], "little") + 8
+    if len(data) < 30 or len(data) < declared - 1:
+        raise MediaError("truncated", f"{len(data)} of {declared} bytes")
+    kind, body = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        return (
+            int.from_bytes(body[4:7], "little") + 1,
+            int.from_bytes(body[7:10], "little") + 1,
+        )
+    if kind == b"VP8L" and body[0] == 0x2F:
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
+        return (
+            int.from_bytes(body[6:8], "little") & 0x3FFF,
+            int.from_bytes(body[8:10], "little") & 0x3FFF,
+        )
+    raise MediaError("corrupt", "a WebP without a readable picture header")
+
+
+def exif_orientation(exif: bytes | None) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is broken."""
+    if not exif:
+        return 1
+    body = exif.removeprefix(b"Exif\0\0")
+    order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(body[:4])
+    if order is None:
+        return 1
+    start = int.from_bytes(body[4:8], order)
+    count = int.from_bytes(body[start : start + 2], order)
+    for number in range(count):
+        entry = body[start + 2 + 12 * number : start + 14 + 12 * number]
+        if len(entry) < 12:
+            return 1
+        if int.from_bytes(entry[:2], order) == 0x0112:
+            value = int.from_bytes(entry[8:10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def probe_video(data: bytes, name: str) -> Probe:
+    """Size and length of a clip, by demuxing (no frame is decoded).
+
+    Without PyAV (extra ``video``) only the container is known. Raises MediaError: ``corrupt``,
+    ``truncated`` (packets that the header promises are missing) or ``no_video``.
+    """
+    try:
+        import av
+    except ImportError:
+        return Probe(name, 0, 0, "video")
+    import io
+
+    try:
+        # The demuxer is named: guessing could pick one that opens other files or addresses.
+        with av.open(io.BytesIO(data), format=VIDEO_FORMATS[name]) as container:
+            if not container.streams.video:
+                raise MediaError("no_video", f"a {name} container without a video stream")
+            stream = container.streams.video[0]
+            declared = stream.frames
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            seconds = _seconds(container, stream, packets)
+            width, height = stream.width, stream.height
+    except MediaError:
+        raise
+    except Exception as error:
+        raise MediaError("corrupt", f"{name}: {error}") from error
+    if declared and len(packets) < declared:
+        raise MediaError("truncated", f"{len(packets)} of {declared} frames")
+    if not packets or width < 1 or height < 1:
+        raise MediaError("corrupt", f"a {name} container without frames")
+    return Probe(name, width, height, "video", seconds, len(packets))
+
+
+def _seconds(container: Any, stream: Any, packets: list[Any]) -> float | None:
+    if stream.duration and stream.time_base:
+        return round(float(stream.duration * stream.time_base), 6)
+    if container.duration:
+        return round(container.duration / 1_000_000, 6)
+    ends = [
+        (packet.pts + (packet.duration or 0)) * packet.time_base
+        for packet in packets
+        if packet.pts is not None and packet.time_base
+    ]
+    return round(float(max(ends)), 6) if ends else None
