@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,32 @@ class Space:
         order = np.argsort(names, kind="stable")
         store.write_npy(f"{folder}/ids.npy", names[order])
         store.write_npy(f"{folder}/vectors.npy", np.asarray(vectors)[order])
+
+    @staticmethod
+    def build(
+        folder: str, ids: Sequence[str], chunks: Iterable[tuple[Sequence[str], Array]]
+    ) -> None:
+        """Write the space of ``ids`` from chunks of (ids, vectors) in any order.
+
+        Memory stays bounded by one chunk. Ids in no chunk stay NaN; ids beyond ``ids`` and
+        repeated ones are harmless.
+        """
+        names = np.sort(np.asarray(ids, dtype="S"))
+        with tempfile.TemporaryFile() as file:
+            vectors: Array | None = None
+            for some, values in chunks:
+                if vectors is None:
+                    shape = (len(names), values.shape[1])
+                    vectors = np.memmap(file, np.float32, "w+", shape=shape)
+                    vectors[:] = np.nan
+                wanted = np.asarray(some, dtype="S")
+                at = np.minimum(np.searchsorted(names, wanted), len(names) - 1)
+                hit = names[at] == wanted
+                vectors[at[hit]] = values[hit]
+            if vectors is None:
+                vectors = np.zeros((0, 1), np.float32)
+            store.write_npy(f"{folder}/ids.npy", names[: len(vectors)])
+            store.write_npy(f"{folder}/vectors.npy", vectors)
 
     def rows(self, ids: Sequence[str] | pa.Array | pa.ChunkedArray) -> Array:
         """Row numbers of ``ids``; -1 where the space has no such item."""

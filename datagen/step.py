@@ -184,10 +184,12 @@ class RowOperator(Operator[S]):
 class Embedder(RowOperator[S]):
     """A row operator on items whose given column is ``vector`` (fixed-size list of float32).
 
-    The vectors are stored once, as the space named by ``settings.space``.
+    The vectors are stored once, as the space named by ``settings.space``. After pairing, only
+    the items that stand in pairs are embedded.
     """
 
-    levels = ("items",)
+    levels = ("items", "pairs", "triplets")
+    on_items = True
 
     def gives(self, level: Level) -> set[str]:
         return {f"space.{self.settings.space}"}  # type: ignore[attr-defined]
@@ -243,6 +245,10 @@ class TableOperator(Operator[S]):
     @abstractmethod
     def __call__(self, tables: Tables, context: Context, parallel: Parallel = serial) -> Result:
         """Make the new table, with a verdict for every input row."""
+
+    def still_stands(self, context: Context, notes: Mapping[str, Any]) -> bool:
+        """Whether what the step left outside its table (shards) is still as ``notes`` say."""
+        return True
 
 
 def verdicts(

@@ -22,6 +22,7 @@ from typing import IO, Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datagen.errors import DatagenError
@@ -289,20 +290,29 @@ class Journal:
         """Paths of the parts."""
         return [join(self.folder, name) for name in names(self.folder) if name[:5] == "part-"]
 
-    def units(self) -> set[str]:
-        """Units that are done."""
+    def units(self, without_failed: bool = False) -> set[str]:
+        """Units that are done; on demand without those that failed, so that they run again."""
         done: set[str] = set()
         for part in self.parts():
-            done.update(self._read(part, ["unit"])["unit"].to_pylist())
+            table = self._read(part, ["unit", "verdict"])
+            if without_failed:
+                table = table.filter(pc.not_equal(table["verdict"], "failed"))
+            done.update(table["unit"].to_pylist())
         return done
 
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table | None:
-        """All rows of all parts, in no order; None where there is no part."""
-        tables = [self._read(part, columns) for part in self.parts()]
-        return pa.concat_tables(tables, promote_options="permissive") if tables else None
+    def read_part(self, part: str, without: Sequence[str] = ()) -> pa.Table:
+        """One part, without some columns. Raises DatagenError where the file is damaged."""
+        names_left = None
+        if without:
+            names_left = [n for n in self._read(part, None, schema_only=True) if n not in without]
+        return self._read(part, names_left)
 
-    def _read(self, part: str, columns: Sequence[str] | None) -> pa.Table:
+    def _read(self, part: str, columns: Sequence[str] | None, schema_only: bool = False) -> Any:
         try:
+            if schema_only:
+                fs, inner = filesystem(part)
+                with fs.open(inner, "rb") as file:
+                    return pq.read_schema(file).names
             return read_table(part, columns)
         except pa.ArrowInvalid as error:
             raise DatagenError(

@@ -1,0 +1,191 @@
+"""The ``datagen`` command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from datagen import recipe_file
+from datagen.errors import DatagenError, RecipeError
+from datagen.progress import Bars, Lines
+from datagen.run import Reporter, StepReport, Summary
+
+app = typer.Typer(
+    help="Composed-retrieval training data from captioned images and clips.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+err = Console(stderr=True)
+out_console = Console()
+
+RecipeName = Annotated[str, typer.Argument(help="Name of a recipe, or path of a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Overrides: source.path=photos steps.similarity.low=0.7"),
+]
+Out = Annotated[str, typer.Option("--out", "-o", help="Run directory (any fsspec path).")]
+Address = Annotated[
+    str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS by default, else local.")
+]
+Cpus = Annotated[int | None, typer.Option(help="Logical CPUs of a local run.", min=1)]
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    out: Out = "",
+    address: Address = None,
+    cpus: Cpus = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try failed rows again.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only how it ended.")] = False,
+) -> None:
+    """Run a recipe, or go on with a run that was stopped."""
+    from datagen.run import run as run_recipe
+
+    if not out:
+        raise DatagenError("--out: name the run directory, for example --out runs/mine")
+    reporter: Reporter = Bars(err) if err.is_terminal and not quiet else Lines(err, quiet)
+    try:
+        with reporter:  # type: ignore[attr-defined]
+            summary = run_recipe(
+                recipe,
+                out,
+                overrides or (),
+                address=address,
+                cpus=cpus,
+                retry_failed=retry_failed,
+                reporter=reporter,
+            )
+    except KeyboardInterrupt:
+        again = " ".join(["datagen", *sys.argv[1:]])
+        err.print(f"\nStopped. What is done is kept; go on with:\n  {escape(again)}")
+        raise typer.Exit(130) from None
+    show_summary(summary)
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    out: Out = "",
+    address: Address = None,
+) -> None:
+    """Check a recipe and say what a run would do; nothing is computed."""
+    from datagen.outlook import outlook, show
+
+    show(outlook(recipe, overrides or (), out, address), out_console)
+
+
+@app.command("recipes")
+def list_recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
+) -> None:
+    """List the recipes, or print one."""
+    if name:
+        sys.stdout.write(recipe_file.find(name).read_text(encoding="utf-8"))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("recipe", "what it builds"):
+        table.add_column(heading)
+    for known in recipe_file.names():
+        data, _ = recipe_file.read(known)
+        table.add_row(known, escape(str(data.get("about", ""))))
+    out_console.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what is missing for which steps."""
+    from datagen.diagnosis import diagnose
+
+    healthy = diagnose(out_console)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def show_summary(summary: Summary) -> None:
+    """The funnel of a run and where to look."""
+    from datagen import store
+
+    if summary.status == "already finished":
+        out_console.print(
+            f"[bold]{escape(summary.name)}[/]: already finished, nothing to do "
+            f"(change a setting or --out to make another)"
+        )
+    out_console.print(funnel(summary.steps))
+    lines = [
+        ("triplets", "triplets.parquet", "every triplet with scores, verdict, provenance"),
+        ("shards", "shards", "WebDataset tars, manifest.json"),
+        ("verdicts", "steps", "what every step decided about every row"),
+    ]
+    for label, name, what in lines:
+        place = store.join(summary.out, name)
+        if store.exists(place):
+            out_console.print(
+                f"  {label:9} {escape(_short(place))}  [dim]{what}[/]", soft_wrap=True
+            )
+    if summary.status == "finished":
+        out_console.print(f"  {'time':9} {summary.seconds:.1f} s")
+
+
+def _short(path: str) -> str:
+    near = os.path.relpath(path) if "://" not in path else path
+    return path if near.startswith("..") else near
+
+
+def funnel(steps: list[StepReport]) -> Table:
+    """One line per step: rows in, kept, rejected and failed with their reasons, rows out."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("step")
+    for heading in ("in", "kept", "rejected", "failed", "out"):
+        table.add_column(heading, justify="right")
+    table.add_column("of what")
+    table.add_column("reasons", overflow="fold")
+    for step in steps:
+        reasons = {**step.rejected, **step.failed}
+        ordered = sorted(reasons.items(), key=lambda item: -item[1])
+        table.add_row(
+            escape(step.id),
+            f"{step.rows_in:,}",
+            f"{step.kept:,}",
+            f"{sum(step.rejected.values()):,}",
+            f"{sum(step.failed.values()):,}",
+            f"{step.rows_out:,}",
+            step.level,
+            escape(", ".join(f"{rule} {count:,}" for rule, count in ordered)),
+        )
+    return table
+
+
+def _mount() -> None:
+    """Commands that live with what they command."""
+    from datagen.cluster.command import submit_command
+
+    app.command("submit")(submit_command)
+
+
+def _say(faults: list[str]) -> None:
+    for fault in faults:
+        err.print(f"[red]error:[/] {escape(fault)}", soft_wrap=True, highlight=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: every problem that the user can mend is a line, not a traceback."""
+    logging.basicConfig(level=os.environ.get("DATAGEN_LOG", "ERROR").upper())
+    _mount()
+    try:
+        app(args=argv, prog_name="datagen")
+    except RecipeError as error:
+        _say(error.faults)
+        sys.exit(2)
+    except DatagenError as error:
+        _say([str(error)])
+        sys.exit(1)

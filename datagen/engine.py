@@ -1,0 +1,237 @@
+"""The only file that speaks Ray Data: runs row operators over tables, and functions over lists.
+
+Workers write their own journal part after every batch and hand Ray nothing but counts, so a
+killed run loses at most one batch per worker. Models live in actors; CPU work ahead of a model
+(``prepare``) runs in tasks of its own and overlaps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import pyarrow as pa
+
+from datagen import schema, store
+from datagen.errors import DatagenError
+from datagen.step import Context, Resources, RowOperator
+
+#: Called with rows kept, rejected and failed since the last call.
+Progress = Callable[[int, int, int], None]
+
+COUNTS = pa.schema([("kept", pa.int64()), ("rejected", pa.int64()), ("failed", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row operator at work: everything that a worker needs, and nothing else."""
+
+    operator: RowOperator[Any]
+    context: Context
+    journal: str
+
+
+_opened: dict[str, tuple[Job, bool]] = {}
+
+
+def _job(payload: bytes, opened: bool) -> Job:
+    """The job of ``payload``, unpickled (and opened) once per worker process."""
+    key = hashlib.blake2b(payload, digest_size=16).hexdigest()
+    job, is_open = _opened.get(key) or (cloudpickle.loads(payload), False)
+    if opened and not is_open:
+        job.operator.open(job.context)
+    _opened[key] = (job, is_open or opened)
+    return job
+
+
+def apply(job: Job, rows: pa.Table) -> pa.Table:
+    """Run the operator on one batch and return journal rows.
+
+    An operator that raises is called again row by row, so that one bad row fails alone.
+    """
+    try:
+        out = job.operator(rows)
+    except DatagenError:
+        raise
+    except Exception as error:
+        if rows.num_rows == 1:
+            return _failed(rows["id"].to_pylist(), _one_line(error))
+        parts = [apply(job, rows.slice(i, 1)) for i in range(rows.num_rows)]
+        return pa.concat_tables(parts, promote_options="permissive")
+    return _journal_rows(rows, out)
+
+
+def _one_line(error: BaseException) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}: {text} ({place.name}, line {place.lineno})"
+
+
+def _failed(ids: Sequence[str], detail: str) -> pa.Table:
+    count = len(ids)
+    return pa.table(
+        {
+            "unit": pa.array(ids, pa.string()),
+            "verdict": pa.array([schema.FAILED] * count, pa.string()),
+            "rule": pa.array(["error"] * count, pa.string()),
+            "detail": pa.array([detail] * count, pa.string()),
+        }
+    )
+
+
+def _journal_rows(rows: pa.Table, out: pa.Table) -> pa.Table:
+    if "unit" not in out.column_names:
+        out = out.rename_columns(["unit" if n == "id" else n for n in out.column_names])
+    count = out.num_rows
+    for name in ("verdict", "rule", "detail"):
+        if name not in out.column_names:
+            value = schema.KEPT if name == "verdict" else None
+            out = out.append_column(name, pa.array([value] * count, pa.string()))
+    silent = set(rows["id"].to_pylist()) - set(out["unit"].to_pylist())
+    if silent:
+        lost = _failed(sorted(silent), "the operator gave no answer for this row")
+        out = pa.concat_tables([out, lost], promote_options="permissive")
+    return out
+
+
+def _count(table: pa.Table) -> pa.Table:
+    verdict = table["verdict"].to_pylist()
+    row = {name: verdict.count(name) for name in COUNTS.names}
+    return pa.Table.from_pylist([row], schema=COUNTS)
+
+
+def _work(rows: pa.Table, payload: bytes) -> pa.Table:
+    """One task: prepare, call, journal."""
+    if not rows.num_rows:
+        return COUNTS.empty_table()
+    job = _job(payload, opened=True)
+    table = apply(job, _prepared(job, rows))
+    store.Journal(job.journal).append(table)
+    return _count(table)
+
+
+def _prepared(job: Job, rows: pa.Table) -> pa.Table:
+    try:
+        return job.operator.prepare(rows)
+    except DatagenError:
+        raise
+    except Exception as error:
+        if rows.num_rows == 1:
+            failed = _failed(rows["id"].to_pylist(), _one_line(error))
+            return failed.rename_columns(["id", *failed.column_names[1:]])
+        parts = [_prepared(job, rows.slice(i, 1)) for i in range(rows.num_rows)]
+        return pa.concat_tables(parts, promote_options="permissive")
+
+
+def _prepare(rows: pa.Table, payload: bytes) -> pa.Table:
+    return _prepared(_job(payload, opened=False), rows)
+
+
+class _Actor:
+    """Keeps one opened operator (its model) alive."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.job = _job(payload, opened=True)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        if not rows.num_rows:
+            return COUNTS.empty_table()
+        table = apply(self.job, rows)
+        store.Journal(self.job.journal).append(table)
+        return _count(table)
+
+
+class Engine:
+    """Runs work on the Ray cluster that is connected; see datagen.cluster.connect."""
+
+    def __init__(self, cpus: float, gpus: float) -> None:
+        self.cpus = cpus
+        self.gpus = gpus
+
+    def rows(self, job: Job, pending: pa.Table, wants: Resources, progress: Progress) -> None:
+        """Run ``job`` over ``pending`` rows until each has a line in the journal.
+
+        Raises DatagenError for what a worker found unmendable (a full disk, a lost server).
+        """
+        import ray
+
+        payload = cloudpickle.dumps(job)
+        size = wants.batch_size
+        if not wants.actor:
+            # As many batches as keep every worker busy, but no smaller than pays for a task.
+            size = min(size, max(16, -(-pending.num_rows // int(4 * max(1, self.cpus)))))
+        blocks = [pending.slice(i, size) for i in range(0, pending.num_rows, size)]
+        data = ray.data.from_arrow(blocks)
+        options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": size}
+        takes = {"num_cpus": wants.cpus, **({"memory": wants.memory} if wants.memory else {})}
+        if wants.actor:
+            if type(job.operator).prepare is not RowOperator.prepare:
+                data = data.map_batches(_prepare, fn_kwargs={"payload": payload}, **options)
+            data = data.map_batches(
+                _Actor,
+                fn_constructor_kwargs={"payload": payload},
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._actors(wants)),
+                num_gpus=wants.gpus or None,
+                **takes,
+                **options,
+            )
+        else:
+            compute = ray.data.TaskPoolStrategy(wants.workers) if wants.workers else None
+            data = data.map_batches(
+                _work, fn_kwargs={"payload": payload}, compute=compute, **takes, **options
+            )
+        with _plain_errors():
+            for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for count in batch.to_pylist():
+                    progress(count["kept"], count["rejected"], count["failed"])
+
+    def _actors(self, wants: Resources) -> int:
+        # Actors that hold every CPU leave none for reading and preparing: Ray Data then hangs.
+        by_cpu = int((self.cpus - 1) // wants.cpus) if wants.cpus else 1 << 10
+        by_gpu = int(self.gpus // wants.gpus) if wants.gpus else 1 << 10
+        limit = wants.workers or 1 << 10
+        return max(1, min(by_cpu, by_gpu, limit))
+
+    def parallel(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        """``map`` over workers, results in argument order."""
+        import ray
+
+        if not arguments:
+            return
+        remote = ray.remote(num_cpus=1, max_retries=3)(_call)
+        packed = ray.put(cloudpickle.dumps(function))
+        window = int(2 * max(1, self.cpus))
+        with _plain_errors():
+            running: list[Any] = []
+            for index in range(len(arguments) + window):
+                if index < len(arguments):
+                    running.append(remote.remote(packed, arguments[index]))
+                if index >= window:
+                    if not running:
+                        return
+                    yield ray.get(running.pop(0))
+
+
+def _call(packed: bytes, argument: Any) -> Any:
+    return cloudpickle.loads(packed)(argument)
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turns Ray's wrapped errors back into the DatagenError that a worker raised."""
+    try:
+        yield
+    except Exception as error:
+        seen: BaseException | None = error
+        while seen is not None:
+            cause = getattr(seen, "cause", None)
+            for one in (seen, cause):
+                if isinstance(one, DatagenError):
+                    raise DatagenError(str(one)) from None
+            seen = seen.__cause__ or (cause if isinstance(cause, BaseException) else None)
+        raise

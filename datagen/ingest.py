@@ -1,0 +1,147 @@
+"""From records to items: read every medium once, hash it, probe it, give it an id or a verdict.
+
+Sources only list. Here, on Ray workers, each record's bytes are read a single time: their
+SHA-256 becomes part of the item's id, the header gives format and size, and (unless switched
+off) one cheap decode finds truncated and corrupt files before they reach anybody's shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from typing import Any
+
+import pyarrow as pa
+
+from datagen import media, schema
+from datagen.recipe import MediaLimits
+from datagen.step import Context, RowOperator, Settings, Source
+
+#: One row per record: the unit (source part) that listed it, its item columns, its verdict.
+JOURNAL = pa.schema([pa.field("unit", pa.string()), *schema.ITEMS, *schema.VERDICT_FIELDS])
+
+PARTS = pa.schema([pa.field("id", pa.string()), pa.field("part", pa.string())])
+
+
+def part_id(part: dict[str, Any]) -> str:
+    """The id of a unit of work of a source: its content."""
+    return schema.content_id("part", schema.canonical_json(part))
+
+
+class Ingest(RowOperator[Settings]):
+    """Reads parts of a source and gives items. Its input rows are parts, not items."""
+
+    Settings = Settings
+
+    def __init__(self, source: Source[Any], name: str, limits: MediaLimits) -> None:
+        super().__init__(Settings())
+        self.source = source
+        self.name = name
+        self.verify = limits.verify
+        self.limits = media.Limits(
+            max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, min_side=limits.min_side
+        )
+
+    def open(self, context: Context) -> None:
+        self.context = context
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+
+        tables = []
+        for unit, part in zip(rows["id"].to_pylist(), rows["part"].to_pylist(), strict=True):
+            records = self.source.read(json.loads(part), self.context)
+            found = [self._item(record) for record in records.to_pylist()]
+            items = pa.Table.from_pylist(found, schema=pa.schema(list(JOURNAL)[1:]))
+            tables.append(items.add_column(0, "unit", pa.array([unit] * len(found), pa.string())))
+        return pa.concat_tables(tables) if tables else JOURNAL.empty_table()
+
+    def _item(self, record: dict[str, Any]) -> dict[str, Any]:
+        captions = [clean_caption(text) for text in record["captions"] or []]
+        row: dict[str, Any] = {
+            "id": "",
+            "key": record["key"],
+            "source": self.name,
+            "media": record["media"],
+            "captions": [text for text in captions if text],
+            "labels": record["labels"] or "{}",
+            "verdict": record["verdict"] or schema.KEPT,
+            "rule": record["rule"],
+            "detail": record["detail"],
+        }
+        sha256 = ""
+        if row["verdict"] == schema.KEPT and row["media"] is not None:
+            try:
+                row["media"], sha256 = self._probed(row["media"])
+            except media.MediaError as error:
+                row.update(verdict=schema.FAILED, rule=error.rule, detail=error.detail)
+            except OSError as error:
+                row.update(verdict=schema.FAILED, rule="unreadable", detail=str(error))
+        if row["verdict"] == schema.KEPT:
+            row["id"] = schema.item_id(sha256, row["captions"], row["labels"])
+        else:
+            row["id"] = schema.content_id("record", row["key"] or "", row["labels"])
+        return row
+
+    def _probed(self, where: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        if (where["size"] or 0) > self.limits.max_bytes:
+            detail = f"{where['size']} bytes, at most {self.limits.max_bytes} are read"
+            raise media.MediaError("too_many_bytes", detail)
+        data = media.read(where)
+        probe = (media.verify if self.verify else media.probe)(data, self.limits)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return {
+            **where,
+            "size": len(data),
+            "sha256": sha256,
+            "modality": probe.modality,
+            "format": probe.format,
+            "width": probe.width,
+            "height": probe.height,
+            "seconds": probe.seconds,
+            "frames": probe.frames,
+        }, sha256
+
+
+def clean_caption(text: str | None) -> str:
+    """One line of printable text: no control characters, runs of white space folded."""
+    if not text:
+        return ""
+    kept = "".join(c if unicodedata.category(c)[0] != "C" or c in "\n\t" else " " for c in text)
+    return " ".join(kept.split())
+
+
+def settle(journal: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Items and verdicts from journal rows, in canonical order.
+
+    Records that are equal in bytes, captions and labels become one item; the later keys are
+    rejected as ``same_content``. Returns items (schema.ITEMS) and verdicts with their keys.
+    """
+    order = journal.select(["verdict", "id", "key"]).to_pandas()
+    # The path breaks ties between equal keys, so that no file order shows.
+    order["path"] = journal["media"].combine_chunks().field("path").to_pandas()
+    order["offset"] = journal["media"].combine_chunks().field("offset").to_pandas()
+    order = order.sort_values(["id", "key", "path", "offset"], kind="stable", na_position="first")
+    kept = order["verdict"] == schema.KEPT
+    again = kept & order.duplicated("id")
+    first_key = order[kept].drop_duplicates("id").set_index("id")["key"]
+    table = journal.take(pa.array(order.index.to_numpy()))
+    verdict = order["verdict"].where(~again, schema.REJECTED)
+    rule = table["rule"].to_pandas()
+    detail = table["detail"].to_pandas()
+    again_list = again.to_numpy()
+    rule[again_list] = "same_content"
+    detail[again_list] = [
+        f"same bytes, captions and labels as {first_key[i]}" for i in order["id"][again]
+    ]
+    items = table.filter(pa.array((kept & ~again).to_numpy())).select(schema.ITEMS.names)
+    verdicts = pa.table(
+        {
+            "id": table["id"],
+            "verdict": pa.array(verdict.tolist(), pa.string()),
+            "rule": pa.array(rule.tolist(), pa.string()),
+            "detail": pa.array(detail.tolist(), pa.string()),
+            "key": table["key"],
+        }
+    )
+    return items.cast(schema.ITEMS).combine_chunks(), verdicts

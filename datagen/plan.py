@@ -1,0 +1,130 @@
+"""Fingerprints: where each step's values and decisions lie, and what must be done again.
+
+Two fingerprints follow a recipe down its steps. The fingerprint of *values* covers a step's
+operator, settings, code version and model revision, and the values of the columns that it reads;
+it names the folder of the step's journal. The fingerprint of *rows* covers which rows are in the
+table at that point: every rule and threshold above it; it names the folder of the decision. So a
+changed threshold makes new decisions and keeps every score, text and image that was computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datagen import registry, schema, store
+from datagen.ingest import part_id
+from datagen.recipe import Recipe, Step
+from datagen.step import Filter, Operator, TableOperator
+
+#: Raised when the layout of run directories changes.
+LAYOUT = 1
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of plain values."""
+    text = schema.canonical_json(list(parts))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step with its place in the run directory.
+
+    folder holds the journal (values), decision the tables (rows); ``spaces`` are the folders of
+    the spaces that the step may open.
+    """
+
+    id: str
+    kind: str
+    op: str
+    values: str
+    rows: str
+    folder: str
+    spaces: Mapping[str, str]
+    step: Step | None = None
+
+    @property
+    def journal(self) -> str:
+        """Folder of the journal parts."""
+        return store.join(self.folder, "journal")
+
+    @property
+    def decision(self) -> str:
+        """Folder of the tables and of done.json."""
+        return store.join(self.folder, self.rows[:8])
+
+    def done(self) -> dict[str, Any] | None:
+        """What done.json says, or None while the step is not complete."""
+        path = store.join(self.decision, "done.json")
+        return store.read_json(path) if store.exists(path) else None
+
+
+def _settings(operator: Operator[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings that make values, and settings that only decide."""
+    everything = operator.settings.model_dump(mode="json")
+    rules = operator.rules if isinstance(operator, Filter) else frozenset()
+    return (
+        {name: value for name, value in everything.items() if name not in rules},
+        {name: value for name, value in everything.items() if name in rules},
+    )
+
+
+def plan(recipe: Recipe, out: str, parts: Sequence[dict[str, Any]]) -> list[Planned]:
+    """Place every step of ``recipe`` in the run directory ``out``; the source comes first."""
+    steps_folder = store.join(out, "steps")
+    source = recipe.source
+    settings, _ = _settings(source)
+    values = fingerprint(
+        LAYOUT,
+        recipe.source_type,
+        registry.code_version(type(source)),
+        settings,
+        recipe.media.model_dump(),
+        recipe.seed,
+    )
+    rows = fingerprint(values, sorted(part_id(part) for part in parts))
+    folder = store.join(steps_folder, f"source-{recipe.source_type}-{values[:8]}")
+    planned = [Planned("source", "source", recipe.source_type, values, rows, folder, {})]
+    # Ids of items are hashes of their content, so their columns need no other lineage.
+    lineage = dict.fromkeys(source.gives("items"), "content")
+    spaces: dict[str, str] = {}
+    for step in recipe.steps:
+        planned.append(_place(step, planned[-1].rows, lineage, spaces, recipe.seed, steps_folder))
+        for given in step.operator.gives(step.before):
+            lineage[given] = planned[-1].values
+            if given.startswith("space."):
+                spaces = {**spaces, given.removeprefix("space."): planned[-1].decision}
+        if step.after != step.before:
+            lineage["pairs"] = planned[-1].values
+    return planned
+
+
+def _place(
+    step: Step,
+    rows_before: str,
+    lineage: Mapping[str, str],
+    spaces: Mapping[str, str],
+    seed: int,
+    steps_folder: str,
+) -> Planned:
+    operator = step.operator
+    values_settings, rules = _settings(operator)
+    whole_table = isinstance(operator, TableOperator)
+    values = fingerprint(
+        step.kind,
+        step.op,
+        registry.code_version(type(operator)),
+        values_settings,
+        operator.revision(),
+        seed,
+        sorted((need, lineage.get(need, "")) for need in operator.needs(step.before)),
+        # A whole-table step depends on every row; the id stands in the provenance it writes.
+        [rows_before, step.id] if whole_table else None,
+    )
+    rows = fingerprint(rows_before, values, rules, step.id if step.after != step.before else None)
+    name = f"{step.kind}-{step.op.rpartition(':')[2]}-{values[:8]}"
+    folder = store.join(steps_folder, name)
+    return Planned(step.id, step.kind, step.op, values, rows, folder, dict(spaces), step)

@@ -1,0 +1,313 @@
+"""Recipes: a source and a list of steps in YAML, checked whole before the first row.
+
+Checking collects every fault it can see, one line each with its place and the nearest valid name:
+keys, settings (pydantic), types (columns that a step needs and an earlier one gives), then the
+machine (extras, files, models).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from datagen import registry
+from datagen.errors import DatagenError, RecipeError, nearest
+from datagen.recipe_file import TOP_LEVEL, kind_of, missing, read, step_ids
+from datagen.schema import Level
+from datagen.step import Operator, Resources, Source
+
+STEP_KINDS = tuple(kind for kind in registry.KINDS if kind != "source")
+RESOURCES = frozenset(Resources.__dataclass_fields__)
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+class MediaLimits(BaseModel):
+    """Limits on untrusted media; larger files are rejected, not read.
+
+    max_bytes: of one file; max_pixels: width x height from the header; min_side: pixels of the
+    shorter side; verify: decode every file once on the way in, so that truncated ones are found.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    max_bytes: int = Field(64 << 20, gt=0)
+    max_pixels: int = Field(80_000_000, gt=0)
+    min_side: int = Field(1, ge=1)
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator of a recipe, with its checked settings."""
+
+    id: str
+    kind: str
+    op: str
+    operator: Operator[Any]
+    before: Level
+    after: Level
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that has passed every check. ``resolved`` is what was meant, as plain values."""
+
+    name: str
+    about: str
+    seed: int
+    media: MediaLimits
+    source_type: str
+    source: Source[Any]
+    steps: tuple[Step, ...]
+    resolved: dict[str, Any] = field(repr=False)
+
+
+def load(recipe: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe. Raises RecipeError with every fault found."""
+    data, path = read(recipe, overrides)
+    return check(data, place=path.name, base=str(path.parent))
+
+
+def check(data: Mapping[str, Any], place: str = "recipe", base: str = "") -> Recipe:
+    """Check a recipe given as plain values. Raises RecipeError with every fault found."""
+    faults = [
+        f"{place}: {key}: unknown key; {nearest(str(key), TOP_LEVEL)}"
+        for key in data
+        if key not in TOP_LEVEL
+    ]
+    faults += [
+        f"{place}: {where}: must be given, for example {where}=VALUE on the command line"
+        for where in missing(data)
+    ]
+    if faults:
+        raise RecipeError(faults)
+    media = _validated(MediaLimits, data.get("media") or {}, f"{place}: media", faults)
+    source = _source(data.get("source"), place, base, faults)
+    drafts = _drafts(data.get("steps"), place, faults)
+    steps = _typed(drafts, source, place, base, faults)
+    seed = data.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        faults.append(f"{place}: seed: a whole number expected, {seed!r} found")
+    if faults or source is None or media is None:
+        raise RecipeError(faults)
+    _check_machine(source, steps, place)
+    return Recipe(
+        name=str(data.get("name") or Path(place).stem),
+        about=str(data.get("about") or ""),
+        seed=seed,
+        media=media,
+        source_type=data["source"]["type"],
+        source=source,
+        steps=tuple(steps),
+        resolved=dict(data),
+    )
+
+
+@dataclass
+class _Draft:
+    id: str
+    kind: str
+    settings: dict[str, Any]
+    op: str
+    resources: dict[str, Any]
+
+
+def _validated(model: type[BaseModel], data: Any, place: str, faults: list[str]) -> Any:
+    if not isinstance(data, Mapping):
+        faults.append(f"{place}: settings in the form key: value expected, {data!r} found")
+        return None
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        for problem in error.errors():
+            where = ".".join([place, *(str(part) for part in problem["loc"])])
+            if problem["type"] == "extra_forbidden":
+                hint = nearest(str(problem["loc"][-1]), model.model_fields)
+                faults.append(f"{where}: unknown setting; {hint}")
+            elif problem["type"] == "missing":
+                faults.append(f"{where}: must be given")
+            else:
+                message = problem["msg"].removeprefix("Value error, ")
+                faults.append(f"{where}: {message} (found {problem['input']!r})")
+    except DatagenError as error:
+        faults.append(f"{place}: {error}")
+    return None
+
+
+def _built(
+    kind: str, op: str, data: Mapping[str, Any], place: str, base: str, faults: list[str]
+) -> Operator[Any] | None:
+    try:
+        cls = registry.find(kind, op, base)
+    except DatagenError as error:
+        faults.append(f"{place}: {error}")
+        return None
+    settings = _validated(cls.Settings, data, place, faults)
+    if settings is None:
+        return None
+    try:
+        operator = cls(settings)
+    except DatagenError as error:
+        faults.append(f"{place}: {error}")
+        return None
+    operator.registered_name = op.rpartition(":")[2]  # type: ignore[attr-defined]
+    return operator
+
+
+def _source(data: Any, place: str, base: str, faults: list[str]) -> Source[Any] | None:
+    if not isinstance(data, Mapping):
+        faults.append(f"{place}: source: must be given, such as {{type: folder, path: …}}")
+        return None
+    if "type" not in data:
+        known = ", ".join(registry.names("source"))
+        faults.append(f"{place}: source.type: must be given; valid: {known}")
+        return None
+    settings = {key: value for key, value in data.items() if key != "type"}
+    operator = _built("source", str(data["type"]), settings, f"{place}: source", base, faults)
+    if operator is not None and not isinstance(operator, Source):
+        faults.append(f"{place}: source.type: {data['type']} is not a source")
+        return None
+    return operator
+
+
+def _drafts(data: Any, place: str, faults: list[str]) -> list[_Draft]:
+    if not isinstance(data, list) or not data:
+        faults.append(f"{place}: steps: a list of steps expected")
+        return []
+    drafts: list[_Draft] = []
+    ids = step_ids([step if isinstance(step, dict) else {} for step in data])
+    for number, (step, name) in enumerate(zip(data, ids, strict=True), 1):
+        if not isinstance(step, dict) or len(step) != 1:
+            faults.append(f"{place}: step {number}: one 'kind: {{settings}}' expected")
+            continue
+        kind, settings = kind_of(step), next(iter(step.values()))
+        where = f"{place}: steps.{name}"
+        if kind not in STEP_KINDS:
+            faults.append(f"{where}: no kind of step '{kind}'; {nearest(kind, STEP_KINDS)}")
+            continue
+        if settings is not None and not isinstance(settings, dict):
+            faults.append(f"{where}: settings in the form key: value expected")
+            continue
+        settings = dict(settings or {})
+        settings.pop("id", None)
+        if not _ID.fullmatch(name):
+            faults.append(f"{where}: an id has letters, digits, '_' and '-' only")
+        if name in [draft.id for draft in drafts]:
+            faults.append(f"{where}: two steps have this id")
+        op = settings.pop("op", None) or registry.KINDS[kind].default
+        if op is None and kind == "embed":
+            from datagen.embed import operator_for
+
+            op = operator_for(settings)
+        if op is None:
+            known = ", ".join(registry.names(kind))
+            faults.append(f"{where}.op: must be given; valid: {known}")
+            continue
+        resources = settings.pop("resources", None) or {}
+        drafts.append(_Draft(name, kind, settings, str(op), resources))
+    return drafts
+
+
+def _typed(
+    drafts: list[_Draft],
+    source: Source[Any] | None,
+    place: str,
+    base: str,
+    faults: list[str],
+) -> list[Step]:
+    """Build the steps and check that each finds the level and the columns that it needs."""
+    level: Level = "items"
+    have: set[str] = set(source.gives("items")) if source else set()
+    steps: list[Step] = []
+    sound = source is not None and not faults
+    for draft in drafts:
+        where = f"{place}: steps.{draft.id}"
+        operator = _built(draft.kind, draft.op, draft.settings, where, base, faults)
+        if operator is None:
+            sound = False
+            continue
+        if not sound:
+            # After an earlier fault nothing is known of levels and columns: settings only.
+            continue
+        if level not in operator.levels:
+            faults.append(f"{where}: {_level_fault(draft.op, operator, level)}")
+            sound = False
+            continue
+        for need in sorted(operator.needs(level) - have):
+            faults.append(f"{where}: {_need_fault(need, have)}")
+            sound = False
+        resources = _resources(operator, draft.resources, where, faults)
+        after = operator.result or level
+        steps.append(Step(draft.id, draft.kind, draft.op, operator, level, after, resources))
+        have |= operator.gives(level)
+        if after != level:
+            have.add("pairs")
+        level = after
+    return steps
+
+
+def _level_fault(op: str, operator: Operator[Any], level: Level) -> str:
+    wants = " or ".join(operator.levels)
+    if level == "items":
+        mend = "put a 'pair' step before it"
+    elif level == "pairs" and "triplets" in operator.levels:
+        mend = "put a 'text' step before it"
+    else:
+        mend = "put it before the step that makes them"
+    return f"'{op}' works on {wants}, but here the table holds {level}; {mend}"
+
+
+def _need_fault(need: str, have: set[str]) -> str:
+    kind, _, name = need.partition(".")
+    if kind == "space":
+        mend = f"add 'embed: {{space: {name}, model: …}}' before it"
+    elif need == "items.phash":
+        mend = "add 'filter: {op: duplicates}' before it"
+    elif need == "items.captions":
+        mend = "name the caption column in the source"
+    else:
+        mend = "no earlier step or source gives it"
+    known = sorted(word for word in have if word.partition(".")[0] == kind)
+    return f"needs '{need}'; {mend}" + (f" (there is {', '.join(known)})" if known else "")
+
+
+def _resources(operator: Operator[Any], wanted: Any, where: str, faults: list[str]) -> Resources:
+    base = operator.resources()
+    if not isinstance(wanted, Mapping):
+        faults.append(f"{where}.resources: key: value expected, {wanted!r} found")
+        return base
+    values = {name: getattr(base, name) for name in RESOURCES}
+    for key, value in wanted.items():
+        if key not in RESOURCES:
+            faults.append(f"{where}.resources.{key}: unknown; {nearest(str(key), RESOURCES)}")
+        elif isinstance(value, bool) != isinstance(values[key], bool) or not isinstance(
+            value, (int, float)
+        ):
+            faults.append(f"{where}.resources.{key}: a number expected, {value!r} found")
+        elif value < 0 or (key == "batch_size" and value < 1):
+            faults.append(f"{where}.resources.{key}: {value} is too small")
+        else:
+            values[key] = type(values[key])(value)
+    return Resources(**values)
+
+
+def _check_machine(source: Source[Any], steps: Sequence[Step], place: str) -> None:
+    """Extras, files and models, once the recipe itself is sound."""
+    faults: list[str] = []
+    named: list[tuple[str, Operator[Any]]] = [("source", source)]
+    named += [(f"steps.{step.id}", step.operator) for step in steps]
+    for where, operator in named:
+        absent = [
+            f"{place}: {where}: needs '{module}': pip install 'datagen[{extra}]'"
+            for module, extra in operator.requires
+            if importlib.util.find_spec(module) is None
+        ]
+        faults += absent or [f"{place}: {where}: {fault}" for fault in operator.check()]
+    if faults:
+        raise RecipeError(faults)

@@ -1,0 +1,217 @@
+"""Recipe files: YAML, ``extends``, command-line overrides, and the ids that steps go by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datagen.errors import DatagenError, RecipeError, nearest
+
+RECIPES = Path(__file__).parent / "recipes"
+MISSING = "???"
+TOP_LEVEL = ("name", "about", "extends", "seed", "media", "source", "steps")
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with datagen."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find(recipe: str, base: str = "") -> Path:
+    """The file of a recipe given by path or by name. Raises DatagenError."""
+    if recipe.endswith((".yaml", ".yml")) or os.sep in recipe:
+        for folder in (base, ""):
+            path = Path(folder, os.path.expanduser(recipe))
+            if path.is_file():
+                return path
+        raise DatagenError(f"{recipe}: no such recipe file")
+    path = RECIPES / f"{recipe}.yaml"
+    if not path.is_file():
+        raise DatagenError(f"no recipe '{recipe}'; {nearest(recipe, names())}")
+    return path
+
+
+def read(recipe: str, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
+    """The recipe as plain values after ``extends``, overrides and interpolation, unchecked."""
+    path = find(recipe)
+    data = _read_extended(path, [])
+    faults: list[str] = []
+    for override in overrides:
+        _override(data, override, str(recipe), faults)
+    if faults:
+        raise RecipeError(faults)
+    try:
+        plain = OmegaConf.to_container(OmegaConf.create(data), resolve=True)
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"{path.name}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}, path
+
+
+def _read_extended(path: Path, seen: list[Path]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise DatagenError(f"{path.name}: extends itself")
+    data = _read_yaml(path)
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    base = _read_extended(find(str(parent), str(path.parent)), [*seen, path.resolve()])
+    return _merge(base, data, path.name)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise DatagenError(f"{path}{line}: {problem}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatagenError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(data, dict):
+        raise DatagenError(f"{path}: a mapping with 'source' and 'steps' expected")
+    return data
+
+
+def _merge(base: dict[str, Any], child: dict[str, Any], place: str) -> dict[str, Any]:
+    """Child over base: mappings merge, everything else replaces.
+
+    ``steps`` given as a mapping changes steps of the base by id (null drops one); given as a
+    list it replaces them all.
+    """
+    out = dict(base)
+    for key, value in child.items():
+        if key == "steps" and isinstance(value, dict):
+            out["steps"] = [dict(step) for step in base.get("steps") or []]
+            for name, change in value.items():
+                index = _step_index(out["steps"], str(name))
+                if index is None:
+                    known = sorted({alias for ids in _aliases(out["steps"]) for alias in ids})
+                    raise DatagenError(f"{place}: steps.{name}: {nearest(str(name), known)}")
+                if change is None:
+                    del out["steps"][index]
+                else:
+                    kind = kind_of(out["steps"][index])
+                    settings = out["steps"][index][kind] or {}
+                    out["steps"][index] = {kind: {**settings, **change}}
+        elif isinstance(value, dict) and isinstance(out.get(key), dict):
+            # Another type of source has other settings: nothing of the old one is kept.
+            other = key == "source" and value.get("type", out[key].get("type")) != out[key]["type"]
+            out[key] = value if other else {**out[key], **value}
+        else:
+            out[key] = value
+    return out
+
+
+def _override(data: dict[str, Any], override: str, place: str, faults: list[str]) -> None:
+    name, equals, text = override.partition("=")
+    if not equals:
+        faults.append(f"{override}: overrides look like source.path=VALUE")
+        return
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        value = text
+    head, *rest = name.split(".")
+    if head not in TOP_LEVEL:
+        faults.append(f"{name}: {place} has no '{head}'; {nearest(head, TOP_LEVEL)}")
+        return
+    if head == "steps":
+        if len(rest) < 2:
+            faults.append(f"{name}: overrides of steps look like steps.STEP.SETTING=VALUE")
+            return
+        steps = data.get("steps") or []
+        index = _step_index(steps, rest[0])
+        if index is None:
+            known = sorted({alias for ids in _aliases(steps) for alias in ids})
+            faults.append(f"{name}: no step '{rest[0]}'; {nearest(rest[0], known)}")
+            return
+        kind = kind_of(steps[index])
+        steps[index][kind] = dict(steps[index][kind] or {})
+        target, rest = steps[index][kind], rest[1:]
+    elif not rest:
+        data[head] = value
+        return
+    else:
+        data[head] = dict(data.get(head) or {})
+        target = data[head]
+    for key in rest[:-1]:
+        target[key] = dict(target.get(key) or {})
+        target = target[key]
+    target[rest[-1]] = value
+
+
+def kind_of(step: Mapping[str, Any]) -> str:
+    """The kind of a step as it stands in a recipe."""
+    return str(next(iter(step)))
+
+
+def _aliases(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Names by which each step may be called, the best first; ambiguous ones are left out."""
+    wanted: list[list[str]] = []
+    for step in steps:
+        kind = kind_of(step) if isinstance(step, dict) and step else ""
+        settings = step.get(kind) if isinstance(step, dict) else None
+        settings = settings if isinstance(settings, dict) else {}
+        explicit = settings.get("id")
+        own = [str(explicit)] if explicit else []
+        if kind == "embed" and settings.get("space"):
+            own.append(f"embed_{settings['space']}")
+        op = str(settings.get("op") or "").rpartition(":")[2]
+        wanted.append([*own, *([op] if op else []), kind])
+    flat = [alias for aliases in wanted for alias in set(aliases)]
+    return [[a for a in aliases if flat.count(a) == 1] for aliases in wanted]
+
+
+def _step_index(steps: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    hits = [index for index, aliases in enumerate(_aliases(steps)) if name in aliases]
+    if not hits:
+        numbered = step_ids(steps)
+        hits = [index for index, one in enumerate(numbered) if one == name]
+    return hits[0] if len(hits) == 1 else None
+
+
+def step_ids(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One id per step: its own, or the first of space, operator and kind, numbered if needed."""
+    out: list[str] = []
+    for step in steps:
+        kind = kind_of(step) if isinstance(step, dict) and step else "step"
+        settings = step.get(kind) if isinstance(step, dict) else None
+        settings = settings if isinstance(settings, dict) else {}
+        op = str(settings.get("op") or "").rpartition(":")[2]
+        name = str(settings.get("id") or "")
+        if not name:
+            embed = f"embed_{settings['space']}" if kind == "embed" and "space" in settings else ""
+            stem = name = embed or op or kind
+            number = 2
+            while name in out:
+                name = f"{stem}_{number}"
+                number += 1
+        out.append(name)
+    return out
+
+
+def missing(value: Any, where: str = "") -> list[str]:
+    """Places where ``???`` still stands."""
+    if value == MISSING:
+        return [where]
+    if isinstance(value, Mapping):
+        return [w for k, v in value.items() for w in missing(v, f"{where}.{k}".lstrip("."))]
+    if isinstance(value, list) and where == "steps":
+        # A step is called by its id, as overrides do.
+        ids = step_ids([step if isinstance(step, dict) else {} for step in value])
+        return [
+            w
+            for name, step in zip(ids, value, strict=True)
+            if isinstance(step, dict)
+            for settings in step.values()
+            for w in missing(settings, f"steps.{name}")
+        ]
+    return []

@@ -1,0 +1,205 @@
+"""Executes one step of a run: row operators through the engine, whole-table steps in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datagen import schema, store, tables
+from datagen.plan import Planned
+from datagen.schema import Level
+from datagen.space import Space
+from datagen.step import Context, Embedder, Filter, RowOperator, TableOperator, Tables
+
+
+@dataclass
+class Outcome:
+    """What a step leaves: the new table, a verdict per input row, measured item columns."""
+
+    rows: pa.Table
+    verdicts: pa.Table
+    level: Level
+    measured: pa.Table | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    rows_in: int | None = None
+    same_level: bool = True
+
+
+class State:
+    """Where the run stands: tables of the last complete step, read when first wanted."""
+
+    def __init__(self, out: str, seed: int) -> None:
+        self.out = out
+        self.seed = seed
+        self.level: Level = "items"
+        self._items_path = ""
+        self._measured: list[str] = []
+        self._rows_path = ""
+        self._items: pa.Table | None = None
+        self._rows: pa.Table | None = None
+
+    def context(self, planned: Planned) -> Context:
+        """What the operator of ``planned`` may reach."""
+        media = store.join(self.out, "media")
+        return Context(planned.id, self.seed, self.out, media, planned.spaces)
+
+    def advance(self, planned: Planned) -> None:
+        """``planned`` is complete: later steps see its tables."""
+        table = store.join(planned.decision, "table.parquet")
+        step = planned.step
+        after = step.after if step else "items"
+        if after == "items":
+            self._items_path, self._items = table, None
+        else:
+            self._rows_path, self._rows = table, None
+            measured = store.join(planned.decision, "measured.parquet")
+            if isinstance(step.operator if step else None, Filter) and store.exists(measured):
+                self._measured.append(measured)
+                self._items = None
+        self.level = after
+
+    def items(self) -> pa.Table:
+        """The items with every measured column, sorted by id."""
+        if self._items is None:
+            items = store.read_table(self._items_path)
+            for path in self._measured:
+                items = tables.with_columns(items, store.read_table(path))
+            self._items = items.combine_chunks()
+        return self._items
+
+    def rows(self) -> pa.Table:
+        """The current table: items, pairs or triplets, sorted by id."""
+        if self.level == "items":
+            return self.items()
+        if self._rows is None:
+            self._rows = store.read_table(self._rows_path).combine_chunks()
+        return self._rows
+
+
+def execute(
+    planned: Planned,
+    state: State,
+    engine: Callable[[], Any],
+    retry_failed: bool,
+    reporter: Any,
+) -> Outcome:
+    """Run one step from where its journal stands."""
+    assert planned.step is not None
+    operator = planned.step.operator
+    if isinstance(operator, TableOperator):
+        return _whole_table(planned, operator, state, engine, reporter)
+    assert isinstance(operator, RowOperator)
+    on_items = operator.on_items and state.level != "items"
+    rows = state.rows()
+    if on_items:
+        used = pa.array(sorted(tables.used_items(rows)), pa.string())
+        items = state.items()
+        subjects = items.filter(pc.is_in(items["id"], value_set=used))
+    else:
+        subjects = rows
+    journal = store.Journal(planned.journal)
+    _fill(journal, planned, operator, state, subjects, engine, retry_failed, reporter)
+    without = ("vector",) if isinstance(operator, Embedder) else ()
+    answered = tables.answers(journal, subjects["id"], without)
+    if isinstance(operator, Filter):
+        return _decide(operator, state, answered, on_items)
+    verdicts = tables.unit_verdicts(answered)
+    if isinstance(operator, Embedder):
+        tables.write_space(planned.decision, journal, tables.kept(subjects, verdicts)["id"])
+        if on_items:
+            lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))
+            verdicts = tables.fail_users(rows, _all_kept(rows), lost)
+        return Outcome(tables.kept(rows, verdicts), verdicts, state.level)
+    line = operator.provenance(state.context(planned))
+    if planned.step.after != planned.step.before:
+        made = tables.explode(rows, answered, line)
+        return Outcome(made, verdicts, planned.step.after, same_level=False)
+    given = answered.drop_columns(list(tables.VERDICT)).rename_columns(
+        ["id" if name == "unit" else name for name in answered.column_names[:-3]]
+    )
+    changed = tables.with_columns(tables.kept(rows, verdicts), given)
+    return Outcome(tables.add_provenance(changed, line), verdicts, state.level)
+
+
+def _fill(
+    journal: store.Journal,
+    planned: Planned,
+    operator: RowOperator[Any],
+    state: State,
+    subjects: pa.Table,
+    engine: Callable[[], Any],
+    retry_failed: bool,
+    reporter: Any,
+) -> None:
+    """Bring the journal up to an answer for every subject."""
+    from datagen.engine import Job
+
+    assert planned.step is not None
+    have = journal.units(without_failed=retry_failed)
+    done = pa.array(sorted(have), pa.string())
+    todo = subjects.filter(pc.invert(pc.is_in(subjects["id"], value_set=done)))
+    reporter.start(planned, subjects.num_rows, subjects.num_rows - todo.num_rows)
+    if not todo.num_rows:
+        return
+    level: Level = "items" if operator.on_items else state.level
+    columns = sorted({"id", *operator.columns(level)} & set(todo.column_names))
+    job = Job(operator, state.context(planned), planned.journal)
+    engine().rows(job, todo.select(columns), planned.step.resources, reporter.advance)
+
+
+def _decide(operator: Filter[Any], state: State, answered: pa.Table, on_items: bool) -> Outcome:
+    names = ["id" if name == "unit" else name for name in answered.column_names]
+    answered = answered.rename_columns(names)
+    given = answered.drop_columns(list(tables.VERDICT))
+    lost = answered.filter(pc.not_equal(answered["verdict"], schema.KEPT))
+    rows = state.rows()
+    if on_items:
+        verdicts = operator.decide(rows, tables.with_columns(state.items(), given))
+        verdicts = tables.fail_users(rows, verdicts, lost)
+        return Outcome(tables.kept(rows, verdicts), verdicts, state.level, measured=given)
+    rows = tables.with_columns(rows, given)
+    items = rows if state.level == "items" else state.items()
+    verdicts = operator.decide(rows, items)
+    own = lost.select(schema.VERDICTS.names).cast(schema.VERDICTS)
+    rest = verdicts.filter(
+        pc.invert(pc.is_in(verdicts["id"], value_set=own["id"].combine_chunks()))
+    )
+    verdicts = tables.by_id(pa.concat_tables([rest.cast(schema.VERDICTS), own]))
+    return Outcome(tables.kept(rows, verdicts), verdicts, state.level)
+
+
+def _all_kept(rows: pa.Table) -> pa.Table:
+    count = rows.num_rows
+    nothing = pa.nulls(count, pa.string())
+    kept = pa.array([schema.KEPT] * count, pa.string())
+    return pa.table([rows["id"], kept, nothing, nothing], schema=schema.VERDICTS)
+
+
+def _whole_table(
+    planned: Planned,
+    operator: TableOperator[Any],
+    state: State,
+    engine: Callable[[], Any],
+    reporter: Any,
+) -> Outcome:
+    rows = state.rows()
+    assert planned.step is not None
+    reporter.start(planned, rows.num_rows, 0)
+
+    def parallel(function: Callable[[Any], Any], arguments: Any) -> Any:
+        return engine().parallel(function, arguments)
+
+    items = state.items()
+    result = operator(Tables(items, rows, state.level), state.context(planned), parallel)
+    made = tables.by_id(result.rows)
+    verdicts = tables.by_id(result.verdicts.select(schema.VERDICTS.names))
+    if verdicts["id"].to_pylist() != rows["id"].to_pylist():
+        raise RuntimeError(f"step {planned.id} did not give one verdict to every row")
+    if result.vectors is not None:
+        Space.write(planned.decision, result.rows["id"].to_pylist(), result.vectors)
+    same = planned.step.after == planned.step.before
+    return Outcome(made, verdicts, planned.step.after, notes=result.notes, same_level=same)

@@ -1,0 +1,180 @@
+"""The canonical rewrite: from a step's journal to its table and verdicts, in one fixed order.
+
+Everything that could depend on workers, batches or kills ends here: rows are sorted by id, a
+unit that was journalled twice counts once, and every input row gets exactly one verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datagen import schema
+from datagen.errors import DatagenError
+from datagen.space import Space
+from datagen.store import Journal
+
+VERDICT = ("verdict", "rule", "detail")
+_RANK = {schema.KEPT: 0, schema.REJECTED: 1, schema.FAILED: 2}
+
+
+def by_id(table: pa.Table) -> pa.Table:
+    """Rows sorted by id, in one chunk."""
+    return table.take(pc.sort_indices(table["id"])).combine_chunks()
+
+
+def answers(
+    journal: Journal,
+    ids: pa.ChunkedArray,
+    without: tuple[str, ...] = (),
+    optional: bool = False,
+) -> pa.Table:
+    """Journal rows for ``ids``, each unit once, sorted by unit and by order within it.
+
+    A unit may stand in two parts when a worker of a killed run was still writing; the better
+    verdict counts, then the name of the part. Raises DatagenError when a unit has no answer.
+    """
+    tables = []
+    for part in journal.parts():
+        table = journal.read_part(part, without)
+        name = part.rsplit("/", 1)[-1]
+        table = table.append_column("_part", pa.array([name] * table.num_rows, pa.string()))
+        table = table.append_column("_row", pa.array(np.arange(table.num_rows)))
+        tables.append(table.filter(pc.is_in(table["unit"], value_set=ids.combine_chunks())))
+    if not tables:
+        raise DatagenError(f"{journal.folder}: the journal is empty")
+    joined = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    keys = joined.select(["unit", "verdict", "_part", "_row"]).to_pandas()
+    keys["_rank"] = keys["verdict"].map(_RANK)
+    owner = keys.sort_values(["_rank", "_part"], kind="stable").drop_duplicates("unit")
+    if len(owner) < len(ids) and not optional:
+        raise DatagenError(f"{journal.folder}: {len(ids) - len(owner)} rows have no answer")
+    owning = keys["unit"].map(owner.set_index("unit")["_part"])
+    keys = keys[keys["_part"] == owning].sort_values(["unit", "_row"], kind="stable")
+    return joined.take(pa.array(keys.index.to_numpy())).drop_columns(["_part", "_row"])
+
+
+def unit_verdicts(answered: pa.Table) -> pa.Table:
+    """One verdict per unit: kept if any of its rows is, else that of its first row."""
+    frame = answered.select(["unit", *VERDICT]).to_pandas()
+    frame["_rank"] = frame["verdict"].map(_RANK)
+    best = frame.sort_values(["unit", "_rank"], kind="stable").drop_duplicates("unit")
+    columns = [pa.array(best[name].tolist(), pa.string()) for name in ("unit", *VERDICT)]
+    return pa.table(columns, schema=schema.VERDICTS)
+
+
+def with_columns(rows: pa.Table, given: pa.Table) -> pa.Table:
+    """``rows`` with the columns of ``given`` (by id) put beside, null where it has no row."""
+    at = pc.index_in(rows["id"], value_set=given["id"].combine_chunks())
+    for name in given.column_names:
+        if name == "id":
+            continue
+        column = given[name].combine_chunks().take(at.combine_chunks())
+        if name in rows.column_names:
+            old = rows[name].combine_chunks()
+            column = pc.coalesce(column, old) if column.type == old.type else column
+            rows = rows.set_column(rows.column_names.index(name), name, column)
+        else:
+            rows = rows.append_column(name, column)
+    return rows
+
+
+def kept(rows: pa.Table, verdicts: pa.Table) -> pa.Table:
+    """The rows whose verdict is kept."""
+    good = verdicts.filter(pc.equal(verdicts["verdict"], schema.KEPT))["id"]
+    return rows.filter(pc.is_in(rows["id"], value_set=good.combine_chunks()))
+
+
+def member_ids(rows: pa.Table, column: str) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """Row numbers and item ids of all members of ``column`` (references, targets, negatives)."""
+    lists = rows[column].combine_chunks()
+    members = lists.flatten()
+    if column == "negatives":
+        members = members.field("item")
+    parents = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    return parents, members.field("id").to_pylist()
+
+
+def used_items(rows: pa.Table) -> set[str]:
+    """Ids of the items that pairs or triplets use as reference, target or negative."""
+    used: set[str] = set()
+    for column in ("references", "targets", "negatives"):
+        if column in rows.column_names:
+            used.update(member_ids(rows, column)[1])
+    return used
+
+
+def fail_users(rows: pa.Table, verdicts: pa.Table, failed: pa.Table) -> pa.Table:
+    """Verdicts with every row failed that has an item of ``failed`` as reference or target."""
+    why = dict(zip(failed["id"].to_pylist(), failed["detail"].to_pylist(), strict=True))
+    rule = dict(zip(failed["id"].to_pylist(), failed["rule"].to_pylist(), strict=True))
+    frame = verdicts.to_pandas().set_index("id")
+    ids = rows["id"].to_pylist()
+    for column in ("references", "targets"):
+        for parent, item in zip(*member_ids(rows, column), strict=True):
+            if item in why:
+                detail = f"{column[:-1]} {item}: {why[item]}"
+                frame.loc[ids[parent], list(VERDICT)] = [schema.FAILED, rule[item], detail]
+    frame = frame.reset_index()
+    return pa.table(
+        [pa.array(frame[name].tolist(), pa.string()) for name in schema.VERDICTS.names],
+        schema=schema.VERDICTS,
+    )
+
+
+def explode(rows: pa.Table, answered: pa.Table, line: dict[str, Any]) -> pa.Table:
+    """Pairs to triplets: one row per text, with its own id and one more line of provenance."""
+    texts = answered.filter(pc.equal(answered["verdict"], schema.KEPT))
+    given = texts.drop_columns(["unit", *VERDICT])
+    at = pc.index_in(texts["unit"], value_set=rows["id"].combine_chunks()).combine_chunks()
+    pairs = rows.take(at)
+    names = zip(texts["unit"].to_pylist(), texts["modification"].to_pylist(), strict=True)
+    ids = pa.array([schema.triplet_id(pair, text) for pair, text in names], pa.string())
+    table = pairs.drop_columns(["id"]).add_column(0, "id", ids)
+    table = table.append_column("pair", pairs["id"])
+    for name in given.column_names:
+        table = table.append_column(name, given[name])
+    table = add_provenance(table, line)
+    first = pd.Series(table["id"].to_pandas()).drop_duplicates().index
+    return by_id(table.take(pa.array(first.to_numpy())))
+
+
+def add_provenance(table: pa.Table, line: dict[str, Any]) -> pa.Table:
+    """``table`` with ``line`` appended to the provenance of every row."""
+    old = table["provenance"].combine_chunks()
+    count = table.num_rows
+    lengths = pc.fill_null(pc.list_value_length(old), 0).to_numpy(zero_copy_only=False)
+    flat = pa.concat_arrays([old.flatten(), pa.array([line], schema.PROVENANCE.value_type)])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    new_lengths = lengths + 1
+    offsets = np.concatenate([[0], np.cumsum(new_lengths)]).astype(np.int32)
+    index = np.full(int(offsets[-1]), len(flat) - 1, dtype=np.int64)
+    mask = np.ones(len(index), dtype=bool)
+    mask[offsets[1:] - 1] = False
+    index[mask] = np.arange(int(starts[-1]))
+    column = pa.ListArray.from_arrays(pa.array(offsets), flat.take(pa.array(index)))
+    assert len(column) == count
+    return table.set_column(table.column_names.index("provenance"), "provenance", column)
+
+
+def write_space(folder: str, journal: Journal, ids: pa.ChunkedArray) -> None:
+    """The space of the kept ``ids``, from the journal's vectors, one part in memory at a time."""
+
+    def chunks() -> Iterator[tuple[list[str], np.ndarray[Any, Any]]]:
+        for part in journal.parts():
+            table = journal.read_part(part)
+            if "vector" not in table.column_names:
+                continue
+            table = table.filter(pc.is_valid(table["vector"])).combine_chunks()
+            if table.num_rows:
+                vectors = table["vector"].combine_chunks()
+                width = vectors.type.list_size
+                flat = vectors.flatten().to_numpy(zero_copy_only=False)
+                yield table["unit"].to_pylist(), flat.reshape(-1, width)
+
+    Space.build(folder, ids.to_pylist(), chunks())
