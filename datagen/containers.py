@@ -5,13 +5,10 @@ Nothing here decodes a pixel. Formats are named by their bytes, never by the fil
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from typing import Any
-
-#: Image formats that are decoded (see media._DECODERS). Left out on purpose: EPS and PS (they would start Ghostscript),
-#: PDF, WMF, icons, layered files, and formats without a magic number.
-IMAGE_FORMATS = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "ppm"})
 
 #: Video containers, by the name that FFmpeg gives their demuxer.
 VIDEO_FORMATS = {"mp4": "mov", "mov": "mov", "webm": "matroska", "mkv": "matroska", "avi": "avi"}
@@ -104,7 +101,7 @@ _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1", 
 
 
 def sniff(data: bytes) -> str:
-    """The format of ``data``, by its first bytes: of IMAGE_FORMATS or VIDEO_FORMATS.
+    """The format of ``data`` by its first bytes: jpeg, png, …, or one of VIDEO_FORMATS.
 
     Raises MediaError: ``empty_file``, ``unsupported_format`` (an image or clip, but of a format
     that is not decoded) or ``not_an_image``.
@@ -234,8 +231,6 @@ def probe_video(data: bytes, name: str) -> Probe:
         import av
     except ImportError:
         return Probe(name, 0, 0, "video")
-    import io
-
     try:
         # The demuxer is named: guessing could pick one that opens other files or addresses.
         with av.open(io.BytesIO(data), format=VIDEO_FORMATS[name]) as container:

@@ -13,7 +13,7 @@ import errno
 import io
 import os
 import stat
-import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,10 +37,21 @@ from datagen.containers import VIDEO_FORMATS, MediaError, Probe
 
 __all__ = ["Limits", "MediaError", "Probe", "decode", "grey", "image", "probe", "read", "verify"]
 
+# Pillow warns about odd tags of files that it reads well; no worker's log needs that.
+warnings.filterwarnings("ignore", module=r"PIL\.(Tiff|Png|Gif|WebP|Avif)ImagePlugin")
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    def _read_dpi_from_exif(self) -> None:
+        """Not read: it costs time, and warns about every broken EXIF block."""
+
+
 # The classes are called directly: Image.open would try every decoder there is, and judges sizes
-# by a process-wide setting. JpegImageFile reads a camera's MPO as the JPEG that it starts with.
+# by a process-wide setting. The JPEG class reads a camera's MPO as the JPEG that it starts with.
+# Left out on purpose: EPS and PS (they would start Ghostscript), PDF, WMF, icons, layered files,
+# and formats without a magic number.
 _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
-    "jpeg": JpegImagePlugin.JpegImageFile,
+    "jpeg": _Jpeg,
     "png": PngImagePlugin.PngImageFile,
     "webp": WebPImagePlugin.WebPImageFile,
     "gif": GifImagePlugin.GifImageFile,
@@ -254,8 +265,9 @@ def _open(data: bytes, name: str, limits: Limits) -> tuple[ImageFile.ImageFile, 
         raise MediaError("too_many_bytes", f"{len(data)} bytes, at most {most} are allowed")
     if name == "webp":
         _check_size(*containers.webp_size(data), limits)
-    with _guard():
-        picture = _DECODERS[name](io.BytesIO(data))
+    stream = _Stream(data)
+    with _guard(stream):
+        picture = _DECODERS[name](stream)
         _check_size(*picture.size, limits)
         # Pillow turns a TIFF by itself when it loads.
         exif = None if name == "tiff" else picture.info.get("exif")
@@ -282,8 +294,21 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
 _ENDED = ("truncat", "unexpected end", "end of file", "premature", "not enough", "eof")
 
 
+class _Stream(io.BytesIO):
+    """Bytes that remember whether a reader of headers ran into their end."""
+
+    short = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        got = super().read(size)
+        # Pixels are read in large blocks, and the last one is always short.
+        if size is not None and len(got) < size < 4096:
+            self.short = True
+        return got
+
+
 @contextlib.contextmanager
-def _guard() -> Iterator[None]:
+def _guard(stream: _Stream | None = None) -> Iterator[None]:
     """Turn whatever a decoder throws into MediaError: ``truncated`` or ``corrupt``."""
     try:
         yield
@@ -293,10 +318,9 @@ def _guard() -> Iterator[None]:
         raise MediaError("too_many_pixels", "not enough memory to decode it") from error
     except Exception as error:
         text = str(error) or type(error).__name__
-        ended = any(word in text.lower() for word in _ENDED)
-        short = isinstance(error.__cause__, (EOFError, struct.error, IndexError))
-        rule = "truncated" if ended or short or isinstance(error, EOFError) else "corrupt"
-        raise MediaError(rule, text) from error
+        ended = any(word in text.lower() for word in _ENDED) or isinstance(error, EOFError)
+        short = stream is not None and stream.short
+        raise MediaError("truncated" if ended or short else "corrupt", text) from error
 
 
 def _convert(picture: Image.Image, mode: str) -> Image.Image:
