@@ -15,7 +15,7 @@ from rich.table import Table
 from datagen import recipe_file
 from datagen.errors import DatagenError, RecipeError
 from datagen.progress import Bars, Lines
-from datagen.run import Reporter, StepReport, Summary
+from datagen.runs import Reporter, StepReport, Summary
 
 app = typer.Typer(
     help="Composed-retrieval training data from captioned images and clips.",
@@ -49,7 +49,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only how it ended.")] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was stopped."""
-    from datagen.run import run as run_recipe
+    from datagen.runs import run as run_recipe
 
     if not out:
         raise DatagenError("--out: name the run directory, for example --out runs/mine")

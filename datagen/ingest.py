@@ -138,9 +138,9 @@ def settle(journal: pa.Table) -> tuple[pa.Table, pa.Table]:
     verdicts = pa.table(
         {
             "id": table["id"],
-            "verdict": pa.array(verdict.tolist(), pa.string()),
-            "rule": pa.array(rule.tolist(), pa.string()),
-            "detail": pa.array(detail.tolist(), pa.string()),
+            "verdict": pa.array(verdict, pa.string(), from_pandas=True),
+            "rule": pa.array(rule, pa.string(), from_pandas=True),
+            "detail": pa.array(detail, pa.string(), from_pandas=True),
             "key": table["key"],
         }
     )

@@ -15,7 +15,7 @@ from rich.table import Table
 from datagen import plan, recipe, store
 from datagen.cluster.resources import fits, this_machine
 from datagen.errors import DatagenError
-from datagen.run import source_parts
+from datagen.runs import source_parts
 from datagen.step import Resources, TableOperator
 
 

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from datagen.plan import Planned
-from datagen.run import StepReport
+from datagen.runs import StepReport
 
 
 class _Rate(ProgressColumn):
@@ -45,7 +45,7 @@ class Lines:
 
     def start(self, step: Planned, total: int, done: int) -> None:
         """A step begins."""
-        if done and not self.quiet:
+        if 0 < done < total and not self.quiet:
             self.console.print(f"{step.id}: going on, {done:,} of {total:,} done", highlight=False)
 
     def advance(self, kept: int, rejected: int, failed: int) -> None:
@@ -89,7 +89,7 @@ class Bars:
     def start(self, step: Planned, total: int, done: int) -> None:
         """A step begins; ``total`` 0 means that the number of rows is not known yet."""
         self.counts = [0, 0, 0]
-        note = f"{done:,} were done" if done else ""
+        note = f"{done:,} were done" if 0 < done < total else ""
         name = f"{step.id:20.20}"
         self.task = self.bars.add_task(escape(name), total=total or None, completed=done, note=note)
 

@@ -64,7 +64,7 @@ def unit_verdicts(answered: pa.Table) -> pa.Table:
     frame = answered.select(["unit", *VERDICT]).to_pandas()
     frame["_rank"] = frame["verdict"].map(_RANK)
     best = frame.sort_values(["unit", "_rank"], kind="stable").drop_duplicates("unit")
-    columns = [pa.array(best[name].tolist(), pa.string()) for name in ("unit", *VERDICT)]
+    columns = [pa.array(best[name], pa.string(), from_pandas=True) for name in ("unit", *VERDICT)]
     return pa.table(columns, schema=schema.VERDICTS)
 
 
@@ -122,7 +122,7 @@ def fail_users(rows: pa.Table, verdicts: pa.Table, failed: pa.Table) -> pa.Table
                 frame.loc[ids[parent], list(VERDICT)] = [schema.FAILED, rule[item], detail]
     frame = frame.reset_index()
     return pa.table(
-        [pa.array(frame[name].tolist(), pa.string()) for name in schema.VERDICTS.names],
+        [pa.array(frame[name], pa.string(), from_pandas=True) for name in schema.VERDICTS.names],
         schema=schema.VERDICTS,
     )
 

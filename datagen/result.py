@@ -1,0 +1,96 @@
+"""Reading a run: its tables, verdicts, spaces and shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datagen import media, schema, store
+from datagen.errors import DatagenError, nearest
+from datagen.space import Space
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, opened for reading. Nothing is read before it is asked for."""
+
+    out: str
+    note: dict[str, Any] = field(repr=False)
+
+    @property
+    def status(self) -> str:
+        """``running``, ``stopped``, ``failed`` or ``finished``."""
+        return str(self.note["status"])
+
+    @property
+    def funnel(self) -> list[dict[str, Any]]:
+        """What each step did: rows in, kept, rejected by rule, failed by rule, rows out."""
+        return list(self.note["funnel"])
+
+    @property
+    def steps(self) -> list[str]:
+        """Ids of the steps in order; the first is ``source``."""
+        return [step["id"] for step in self.note["steps"]]
+
+    def items(self) -> pa.Table:
+        """The items that the source gave (schema.ITEMS)."""
+        return self.table("source")
+
+    def triplets(self, every: bool = False) -> pa.Table:
+        """The triplets that were kept; ``every`` adds the rejected and failed ones.
+
+        Columns: schema.TRIPLETS, scores, negatives, split, verdict, rule, detail and the step
+        that decided. Raises DatagenError where the run is not finished.
+        """
+        path = store.join(self.out, "triplets.parquet")
+        if not store.exists(path):
+            raise DatagenError(f"{path}: missing; this run is {self.status}, not finished")
+        table = store.read_table(path)
+        return table if every else table.filter(pc.equal(table["verdict"], schema.KEPT))
+
+    def table(self, step: str) -> pa.Table:
+        """The table that ``step`` left."""
+        return store.read_table(store.join(self._folder(step), "table.parquet"))
+
+    def verdicts(self, step: str) -> pa.Table:
+        """What ``step`` decided about each row: id, verdict, rule, detail."""
+        return store.read_table(store.join(self._folder(step), "verdicts.parquet"))
+
+    def space(self, step: str) -> Space:
+        """The space that the embed step ``step`` made."""
+        return Space.open(self._folder(step))
+
+    def samples(self, split: str | None = None, decode: bool = True) -> Iterator[dict[str, Any]]:
+        """Triplets out of the shards, in shard order.
+
+        Yields dictionaries with ``references``, ``targets``, ``negatives`` (lists of PIL images,
+        or of bytes when ``decode`` is false), ``modification`` and ``json``.
+        """
+        from datagen.shards._read import read_shard
+
+        manifest = store.read_json(store.join(self.out, "shards", "manifest.json"))
+        for shard in manifest["shards"]:
+            if split is not None and shard["split"] != split:
+                continue
+            for sample in read_shard(store.join(self.out, "shards", shard["name"])):
+                for role in ("references", "targets", "negatives"):
+                    if decode:
+                        sample[role] = [media.decode(data) for data in sample[role]]
+                yield sample
+
+    def _folder(self, step: str) -> str:
+        for known in self.note["steps"]:
+            if known["id"] == step:
+                return store.join(self.out, known["folder"])
+        raise DatagenError(f"{self.out}: no step '{step}'; {nearest(step, self.steps)}")
+
+
+def load(out: str) -> Run:
+    """Open the run in ``out``. Raises DatagenError where there is none."""
+    from datagen.runs import status
+
+    return Run(store.local_path(out) if store.is_local(out) else out, status(out))

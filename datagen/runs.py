@@ -1,0 +1,369 @@
+"""A run: plan, execute, resume, conserve, finish.
+
+A run directory can be stopped at any moment and gone on with by the same command. Each step is
+complete when its ``done.json`` stands; a step that is not complete resumes from its journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datagen import ingest, plan, schema, store, tables
+from datagen.errors import DatagenError
+from datagen.lock import locked
+from datagen.plan import Planned
+from datagen.recipe import Recipe, load
+from datagen.recipe import check as check_recipe
+from datagen.steps import Outcome, State, execute
+
+
+@dataclass
+class StepReport:
+    """What one step did: rows in = kept + rejected + failed; rows out may differ in kind."""
+
+    id: str
+    kind: str
+    op: str
+    level: str
+    rows_in: int
+    kept: int
+    rejected: dict[str, int]
+    failed: dict[str, int]
+    rows_out: int
+    seconds: float
+    notes: dict[str, Any] = field(default_factory=dict)
+    reused: bool = False
+
+
+@dataclass
+class Summary:
+    """What a run did. ``status`` is ``finished`` or ``already finished``."""
+
+    name: str
+    out: str
+    status: str
+    steps: list[StepReport]
+    seconds: float
+
+    @property
+    def triplets(self) -> int:
+        """Rows that the last step left."""
+        return self.steps[-1].rows_out
+
+
+class Reporter(Protocol):
+    """Is told what happens while a run goes on."""
+
+    def start(self, step: Planned, total: int, done: int) -> None:
+        """A step begins: ``done`` of its ``total`` rows stand in the journal."""
+
+    def advance(self, kept: int, rejected: int, failed: int) -> None:
+        """Rows got their answers."""
+
+    def finish(self, report: StepReport) -> None:
+        """A step is complete."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def start(self, step: Planned, total: int, done: int) -> None:
+        pass
+
+    def advance(self, kept: int, rejected: int, failed: int) -> None:
+        pass
+
+    def finish(self, report: StepReport) -> None:
+        pass
+
+
+def run(
+    recipe: str | Mapping[str, Any] | Recipe,
+    out: str,
+    overrides: Iterable[str] = (),
+    *,
+    address: str | None = None,
+    cpus: int | None = None,
+    retry_failed: bool = False,
+    reporter: Reporter | None = None,
+) -> Summary:
+    """Run a recipe (name, path, or plain values) into the directory ``out``, or go on with it.
+
+    overrides: ``["source.path=photos", "steps.similarity.low=0.7"]``; address: an existing Ray
+    cluster (RAY_ADDRESS by default, else local); cpus: logical CPUs of a local one;
+    retry_failed: try rows again that failed. Raises RecipeError and DatagenError for what the
+    user can mend; the same call goes on after any interruption.
+    """
+    started = time.monotonic()
+    recipe = as_recipe(recipe, overrides)
+    out = store.local_path(out) if store.is_local(out) else out.rstrip("/")
+    store.make_folder(out)
+    with locked(out):
+        runner = _Runner(recipe, out, address, cpus, retry_failed, reporter or Silent())
+        status, reports = runner.go()
+    return Summary(recipe.name, out, status, reports, time.monotonic() - started)
+
+
+def as_recipe(recipe: str | Mapping[str, Any] | Recipe, overrides: Iterable[str] = ()) -> Recipe:
+    """A checked recipe from a name, a path or plain values. Raises RecipeError."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    return load(recipe, overrides) if isinstance(recipe, str) else check_recipe(recipe)
+
+
+def source_parts(recipe: Recipe, out: str) -> list[dict[str, Any]]:
+    """Units of work of the recipe's source."""
+    from datagen.step import Context
+
+    context = Context("source", recipe.seed, out, store.join(out, "media"))
+    try:
+        return recipe.source.parts(context)
+    except OSError as error:
+        raise DatagenError(f"source: {error}") from error
+
+
+class _Runner:
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: str,
+        address: str | None,
+        cpus: int | None,
+        retry_failed: bool,
+        reporter: Reporter,
+    ) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.retry_failed = retry_failed
+        self.reporter = reporter
+        self.parts = source_parts(recipe, out)
+        self.planned = plan.plan(recipe, out, self.parts)
+        self.connection = contextlib.ExitStack()
+        self.address, self.cpus = address, cpus
+        self._engine: Any = None
+
+    def engine(self) -> Any:
+        """The engine, connected when the first step needs it."""
+        if self._engine is None:
+            from datagen.cluster.connect import connect
+            from datagen.engine import Engine
+
+            cluster = self.connection.enter_context(connect(self.address, self.cpus))
+            self._engine = Engine(cluster.cpus, cluster.gpus)
+        return self._engine
+
+    def go(self) -> tuple[str, list[StepReport]]:
+        reports: list[StepReport] = []
+        state = State(self.out, self.recipe.seed)
+        before = self._status()
+        with self.connection, self._noted(reports):
+            for number, planned in enumerate(self.planned):
+                report = self._reuse(planned, state)
+                if report is None:
+                    if not any(not r.reused for r in reports):
+                        self._note("running", reports)
+                    report = self._execute(planned, state)
+                state.advance(planned)
+                reports.append(report)
+                self.reporter.finish(report)
+                self._stop_if_empty(report, last=number == len(self.planned) - 1)
+            last = self.planned[-1].rows
+            fresh = [r for r in reports if not r.reused]
+            if not fresh and before == ("finished", last):
+                return "already finished", reports
+            self._write_triplets(state)
+        return "finished", reports
+
+    def _reuse(self, planned: Planned, state: State) -> StepReport | None:
+        done = planned.done()
+        if done is None or (self.retry_failed and done["failed"]):
+            return None
+        operator = planned.step.operator if planned.step else None
+        still = getattr(operator, "still_stands", None)
+        if still is not None and not still(state.context(planned), done["notes"]):
+            return None
+        return StepReport(**{**done, "reused": True})
+
+    def _execute(self, planned: Planned, state: State) -> StepReport:
+        started = time.monotonic()
+        store.make_folder(planned.journal)
+        store.clean(planned.journal)
+        store.clean(planned.decision)
+        if planned.step is None:
+            outcome = self._ingest(planned, state)
+        else:
+            outcome = execute(planned, state, self.engine, self.retry_failed, self.reporter)
+        return self._conclude(planned, outcome, time.monotonic() - started)
+
+    def _ingest(self, planned: Planned, state: State) -> Outcome:
+        from datagen.engine import Job
+        from datagen.step import Resources
+
+        operator = ingest.Ingest(self.recipe.source, planned.op, self.recipe.media)
+        journal = store.Journal(planned.journal)
+        have = journal.units(without_failed=self.retry_failed)
+        units = {ingest.part_id(part): schema.canonical_json(part) for part in self.parts}
+        todo = {unit: text for unit, text in units.items() if unit not in have}
+        self.reporter.start(planned, 0, 0)
+        if todo:
+            pending = pa.table([list(todo), list(todo.values())], schema=ingest.PARTS)
+            job = Job(operator, state.context(planned), planned.journal)
+            wants = Resources(batch_size=1)
+            self.engine().rows(job, pending, wants, self.reporter.advance)
+        ids = pa.chunked_array([pa.array(sorted(units), pa.string())])
+        answered = tables.answers(journal, ids, optional=True)
+        items, verdicts = ingest.settle(answered)
+        return Outcome(items, verdicts, level="items")
+
+    def _conclude(self, planned: Planned, outcome: Outcome, seconds: float) -> StepReport:
+        """Check that nothing vanished, then publish the tables and, last, done.json."""
+        verdicts = outcome.verdicts
+        count = {
+            verdict: _counted(verdicts, verdict)
+            for verdict in (schema.KEPT, schema.REJECTED, schema.FAILED)
+        }
+        report = StepReport(
+            id=planned.id,
+            kind=planned.kind,
+            op=planned.op,
+            level=outcome.level,
+            rows_in=outcome.rows_in if outcome.rows_in is not None else verdicts.num_rows,
+            kept=sum(count[schema.KEPT].values()),
+            rejected=count[schema.REJECTED],
+            failed=count[schema.FAILED],
+            rows_out=outcome.rows.num_rows,
+            seconds=round(seconds, 3),
+            notes=outcome.notes,
+        )
+        total = report.kept + sum(report.rejected.values()) + sum(report.failed.values())
+        if report.rows_in != total or (outcome.same_level and report.kept != report.rows_out):
+            raise RuntimeError(
+                f"step {planned.id} does not conserve its rows: {report.rows_in} in, {total} with "
+                f"a verdict, {report.kept} kept, {report.rows_out} out"
+            )
+        store.write_table(store.join(planned.decision, "verdicts.parquet"), verdicts)
+        if outcome.measured is not None:
+            store.write_table(store.join(planned.decision, "measured.parquet"), outcome.measured)
+        store.write_table(store.join(planned.decision, "table.parquet"), outcome.rows)
+        store.write_json(store.join(planned.decision, "done.json"), asdict(report))
+        return report
+
+    def _stop_if_empty(self, report: StepReport, last: bool) -> None:
+        if report.rows_out or (last and not report.rows_in):
+            return
+        reasons = {**report.rejected, **report.failed}
+        why = ", ".join(f"{rule} {n}" for rule, n in sorted(reasons.items(), key=lambda x: -x[1]))
+        planned = next(p for p in self.planned if p.id == report.id)
+        raise DatagenError(
+            f"step {report.id} left no row of {report.rows_in} ({why or 'nothing came in'}); "
+            f"every row's reason stands in {planned.decision}/verdicts.parquet"
+        )
+
+    def _write_triplets(self, state: State) -> None:
+        """triplets.parquet: every triplet that was ever made, with the verdict it met."""
+        made: list[pa.Table] = []
+        for before, after in zip(self.planned, self.planned[1:], strict=False):
+            if after.step is None or after.step.before != "triplets":
+                continue
+            verdicts = store.read_table(store.join(after.decision, "verdicts.parquet"))
+            lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))
+            if not lost.num_rows:
+                continue
+            rows = store.read_table(store.join(before.decision, "table.parquet"))
+            rows = rows.filter(pc.is_in(rows["id"], value_set=lost["id"].combine_chunks()))
+            given = lost.append_column("step", pa.array([after.id] * lost.num_rows, pa.string()))
+            made.append(tables.with_columns(rows, given))
+        if state.level == "triplets":
+            rows = state.rows()
+            count = rows.num_rows
+            for name in ("verdict", "rule", "detail", "step"):
+                value = schema.KEPT if name == "verdict" else None
+                rows = rows.append_column(name, pa.array([value] * count, pa.string()))
+            made.append(rows)
+        if made:
+            joined = pa.concat_tables(made, promote_options="permissive")
+            store.write_table(store.join(self.out, "triplets.parquet"), tables.by_id(joined))
+
+    @contextlib.contextmanager
+    def _noted(self, reports: list[StepReport]) -> Iterator[None]:
+        """Keep run.json true whichever way the run ends (a SIGKILL leaves it ``running``)."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._note("stopped", reports)
+            raise
+        except Exception as error:
+            with contextlib.suppress(DatagenError):
+                self._note(
+                    "failed", reports, error=str(error).splitlines()[0] if str(error) else ""
+                )
+            raise
+        if any(not r.reused for r in reports) or self._status()[0] != "finished":
+            self._note("finished", reports)
+
+    def _note(self, status: str, reports: Sequence[StepReport], error: str | None = None) -> None:
+        store.write_json(
+            store.join(self.out, "run.json"),
+            {
+                "status": status,
+                **({"error": error} if error else {}),
+                "layout": plan.LAYOUT,
+                "rows": self.planned[-1].rows,
+                "recipe": self.recipe.resolved,
+                "seed": self.recipe.seed,
+                "versions": versions(),
+                "steps": [
+                    {
+                        "id": p.id,
+                        "folder": p.decision[len(self.out) :].lstrip("/"),
+                        "revision": p.step.operator.revision() if p.step else "",
+                    }
+                    for p in self.planned
+                ],
+                "funnel": [asdict(report) for report in reports],
+            },
+        )
+
+    def _status(self) -> tuple[str, str]:
+        path = store.join(self.out, "run.json")
+        if not store.exists(path):
+            return "", ""
+        note = store.read_json(path)
+        return note.get("status", ""), note.get("rows", "")
+
+
+def _counted(verdicts: pa.Table, verdict: str) -> dict[str, int]:
+    rows = verdicts.filter(pc.equal(verdicts["verdict"], verdict))
+    if verdict == schema.KEPT:
+        return {"": rows.num_rows} if rows.num_rows else {}
+    counts = pc.value_counts(pc.fill_null(rows["rule"], "error").combine_chunks())
+    return {c["values"]: c["counts"] for c in sorted(counts.to_pylist(), key=lambda c: c["values"])}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes the data."""
+    out = {"python": ".".join(str(n) for n in sys.version_info[:3])}
+    for name in ("datagen", "ray", "pyarrow", "numpy", "pillow", "torch", "open_clip_torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            out[name] = importlib.metadata.version(name)
+    return out
+
+
+def status(out: str) -> dict[str, Any]:
+    """run.json of the run in ``out``. Raises DatagenError where there is none."""
+    path = store.join(out, "run.json")
+    if not store.exists(path):
+        raise DatagenError(f"{out}: no run here (run.json is missing)")
+    note = json.loads(store.read_bytes(path))
+    assert isinstance(note, dict)
+    return note
