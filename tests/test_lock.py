@@ -1,0 +1,70 @@
+"""One process at a time on a run; a dead owner blocks nobody."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+from datagen import lock, store
+from datagen.errors import DatagenError
+
+HOLD = """
+import sys, time
+from datagen.lock import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_in_one_line(tmp_path):
+    process = holder(tmp_path)
+    try:
+        with (
+            pytest.raises(DatagenError, match="another process is at work") as caught,
+            lock.locked(str(tmp_path)),
+        ):
+            pass
+        assert "\n" not in str(caught.value)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
+    process = holder(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with lock.locked(str(tmp_path)):
+        pass
+
+
+def test_the_lock_is_free_after_use(tmp_path):
+    for _ in range(2):
+        with lock.locked(str(tmp_path)):
+            pass
+
+
+def test_on_an_object_store_a_renewed_lock_holds_and_a_stale_one_does_not():
+    out = f"memory://{uuid.uuid4().hex}"
+    with lock.locked(out):
+        with pytest.raises(DatagenError, match="was at work on this run"), lock.locked(out):
+            pass
+        assert store.exists(f"{out}/{lock.NAME}")
+    assert not store.exists(f"{out}/{lock.NAME}")
+    old = {"owner": "process 1 on gone", "id": "x", "renewed": time.time() - lock.STALE - 1}
+    store.write_bytes(f"{out}/{lock.NAME}", json.dumps(old).encode())
+    with lock.locked(out):
+        pass
