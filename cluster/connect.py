@@ -29,9 +29,9 @@ PATIENCE = 4.0
 #: lines in the output.
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SCHEDULER_EVENTS": "0"}
 
-#: Set while connecting to a cluster: two attempts instead of twenty, and none of them in the
-#: output. A local Ray must not have them: its head may take a while on a busy machine.
-WHILE_CONNECTING = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_BACKEND_LOG_LEVEL": "error"}
+#: Set while connecting to a cluster: two attempts instead of twenty. A local Ray keeps its
+#: twenty, for its head may take a while on a busy machine.
+WHILE_CONNECTING = {"RAY_gcs_server_port_wait_time_s": "2"}
 
 #: Ray's smallest object store is 75 MiB; below this a store in shared memory is not worth it.
 SMALLEST_STORE = 256 << 20
@@ -78,28 +78,32 @@ def connect(
     Ray job the job has brought it. Raises DatagenError, within seconds, where there is no cluster
     at the address, where it runs another version, or where it asks for a token.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    place = address or os.environ.get("RAY_ADDRESS") or "local"
+    with _environment(place == "local"):
+        import ray
+
+        ours = not ray.is_initialized()
+        if ours:
+            _start(place, cpus, quiet)
+    try:
+        if quiet:
+            _hush_data()
+        yield _describe(local=ours and place == "local")
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(place: str, cpus: int | None, quiet: bool) -> None:
     import ray
 
-    if ray.is_initialized():
-        _hush_data(quiet)
-        yield _describe(ray.get_runtime_context().gcs_address, local=False)
-        return
-    place = address or os.environ.get("RAY_ADDRESS") or "local"
-    local = place == "local"
-    options = _local_options(cpus) if local else _cluster_options(place)
+    options = _local_options(cpus) if place == "local" else _cluster_options(place)
     level = logging.ERROR if quiet else logging.INFO
     try:
-        with _settings_for(local):
+        with _native_lines_off(quiet and place != "local"):
             ray.init(log_to_driver=not quiet, logging_level=level, **options)
     except Exception as error:
         raise _explained(place, error) from error
-    try:
-        _hush_data(quiet)
-        yield _describe(ray.get_runtime_context().gcs_address, local)
-    finally:
-        ray.shutdown()
 
 
 def in_ray_job() -> bool:
@@ -178,21 +182,43 @@ def _free_shared_memory() -> int | None:
 
 
 @contextlib.contextmanager
-def _settings_for(local: bool) -> Iterator[None]:
-    """Environment variables that hold while Ray connects."""
+def _environment(local: bool) -> Iterator[None]:
+    """Environment variables that hold while Ray is imported and connects."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if local:
         _token_without_home()
         yield
         return
-    before = {name: os.environ.get(name) for name in WHILE_CONNECTING}
-    for name, value in WHILE_CONNECTING.items():
-        os.environ.setdefault(name, value)
+    passing = [name for name in WHILE_CONNECTING if name not in os.environ]
+    os.environ.update({name: WHILE_CONNECTING[name] for name in passing})
     try:
         yield
     finally:
-        for name, old in before.items():
-            if old is None:
-                del os.environ[name]
+        for name in passing:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def _native_lines_off(off: bool) -> Iterator[None]:
+    """Keep what Ray's native code writes to standard error off the terminal.
+
+    Each failed attempt to connect is a line there, before any setting of Ray's log level holds;
+    the exception says the same.
+    """
+    if not off:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _token_without_home() -> None:
@@ -201,7 +227,7 @@ def _token_without_home() -> None:
     home = os.path.expanduser("~")
     folder = os.path.join(home, ".ray")
     if not known and not os.access(folder if os.path.isdir(folder) else home, os.W_OK):
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _reach(place: str) -> None:
@@ -267,10 +293,8 @@ def _names_version(line: str) -> bool:
     return line.strip().startswith(("Ray: ", "Python: "))
 
 
-def _hush_data(quiet: bool) -> None:
+def _hush_data() -> None:
     """Keep Ray Data's progress and plans off the terminal; its log file has them still."""
-    if not quiet:
-        return
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -284,7 +308,7 @@ def _hush_data(quiet: bool) -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def _describe(address: str, local: bool) -> Cluster:
+def _describe(local: bool) -> Cluster:
     import ray
 
     nodes = []
@@ -299,4 +323,4 @@ def _describe(address: str, local: bool) -> Cluster:
                     name=str(node.get("NodeManagerHostname") or node.get("NodeID", "")),
                 )
             )
-    return Cluster(address, tuple(nodes), local)
+    return Cluster(ray.get_runtime_context().gcs_address, tuple(nodes), local)
