@@ -152,17 +152,20 @@ _MENDS = {
 
 
 @contextlib.contextmanager
-def loading(name: str) -> Iterator[None]:
-    """Turn whatever a model library raises in the block into one DatagenError line."""
+def loading(name: str, repository: str = "org/name") -> Iterator[None]:
+    """Turn whatever a model library raises in the block into one DatagenError line.
+
+    ``repository`` is what to fetch where the hub cannot be reached.
+    """
     try:
         yield
     except DatagenError:
         raise
     except Exception as error:
-        raise DatagenError(_explain(name, error)) from error
+        raise DatagenError(_explain(name, repository, error)) from error
 
 
-def _explain(name: str, error: BaseException) -> str:
+def _explain(name: str, repository: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or name).partition(".")[0]
         return f"{module} is not installed; needs the extra: pip install 'datagen[models]'"
@@ -179,7 +182,7 @@ def _explain(name: str, error: BaseException) -> str:
     if kinds & _OFFLINE:
         return (
             f"model '{name}': not in the local cache, and the hub cannot be reached; fetch it "
-            "where there is a network ('hf download org/name'), set HF_HOME to a cache that "
+            f"where there is a network ('hf download {repository}'), set HF_HOME to a cache that "
             "holds it, or name a folder with file:/path"
         )
     if "trust_remote_code" in text:

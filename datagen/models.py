@@ -130,7 +130,8 @@ def parse(ref: str) -> ModelRef:
         return ModelRef("file", os.path.abspath(os.path.expanduser(rest)))
     known = bundled()
     if rest not in known:
-        raise DatagenError(f"model '{ref}': no bundled model '{rest}'; {nearest(rest, known)}")
+        hint = nearest(rest, known) if known else "datagen comes with no models of its own"
+        raise DatagenError(f"model '{ref}': {hint}")
     return ModelRef("bundled", rest)
 
 
@@ -150,7 +151,7 @@ def _parse_open_clip(ref: str, rest: str) -> ModelRef:
         if whole in known:
             raise DatagenError(
                 f"model '{ref}': name the weights as well, open_clip:{whole}/TAG; "
-                f"tags of {whole}: {', '.join(_tags(whole)) or 'none'}"
+                f"such as {', '.join(_tags(whole)[:9]) or 'none'}"
             )
         name = architecture or rest
         raise DatagenError(f"model '{ref}': no architecture '{name}'; {nearest(name, known)}")
@@ -250,7 +251,7 @@ def commit(repository: str, revision: str, name: str) -> str:
     """The commit of ``revision`` (main by default): from the local cache, else from the hub."""
     if _COMMIT.fullmatch(revision):
         return revision
-    with loading(name):
+    with loading(name, repository):
         prepare()
         import huggingface_hub
         from huggingface_hub import constants
@@ -277,7 +278,7 @@ def snapshot(repository: str, revision: str, choices: Sequence[str], also: Seque
     choices: patterns of weights, the best first: the first that exists is taken; also: patterns
     of the small files beside them. Raises DatagenError.
     """
-    with loading(f"hf:{repository}"):
+    with loading(f"hf:{repository}", repository):
         prepare()
         from huggingface_hub import snapshot_download
 

@@ -1,0 +1,320 @@
+"""open_clip models as datagen uses them: image geometry without torch, and exact batching.
+
+An image goes through open_clip's own preprocessing in two halves. The first, resize and crop to
+the model's size, is Pillow work on any CPU worker (:class:`Geometry`) and gives uint8 pixels; the
+second, scaling and normalisation, happens beside the model (:class:`Clip`). Together they equal
+the ``preprocess`` that open_clip returns with the model, bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datagen import models
+from datagen.errors import DatagenError
+from datagen.models import ModelRef
+
+Array = np.ndarray[Any, Any]
+
+_WEIGHTS = ("open_clip*.safetensors", "open_clip_pytorch_model.bin")
+_BESIDE = (models.OPEN_CLIP_CONFIG, "token*", "vocab*", "merges.txt", "special*.json", "*.model")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image becomes the model's input.
+
+    height, width: pixels; mean, std: per channel, of values 0 to 1; interpolation: bicubic or
+    bilinear; resize_mode: shortest (then crop), longest (then pad) or squash; fill: grey value
+    of padding, 0 to 255.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of one image: height x width x 3."""
+        return self.height * self.width * 3
+
+    def fit(self, picture: Image.Image) -> Array:
+        """Resize and crop an RGB image to uint8 (height, width, 3)."""
+        bilinear = self.interpolation == "bilinear"
+        how = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+        if self.resize_mode == "squash":
+            size = (self.width, self.height)
+        elif self.resize_mode == "shortest" and self.height == self.width:
+            size = _shortest(picture.size, self.width)
+        else:
+            if self.resize_mode == "shortest":
+                # open_clip takes bicubic here whatever the model's configuration says.
+                how = Image.Resampling.BICUBIC
+            size = self._keep_ratio(picture.size)
+        if size != picture.size:
+            picture = picture.resize(size, how)
+        if size != (self.width, self.height):
+            fill = self.fill if self.resize_mode == "longest" else 0
+            picture = _crop_or_pad(picture, self.width, self.height, fill)
+        return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+
+    def _keep_ratio(self, size: tuple[int, int]) -> tuple[int, int]:
+        ratios = (size[1] / self.height, size[0] / self.width)
+        ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
+        return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
+
+
+def _shortest(size: tuple[int, int], wanted: int) -> tuple[int, int]:
+    width, height = size
+    if width <= height:
+        return wanted, int(wanted * height / width)
+    return int(wanted * width / height), wanted
+
+
+def _crop_or_pad(picture: Image.Image, width: int, height: int, fill: int) -> Image.Image:
+    """The centre of ``picture``, on a ground of grey ``fill`` where it is too small."""
+    have_width, have_height = picture.size
+    pad_left, pad_top = max(0, width - have_width) // 2, max(0, height - have_height) // 2
+    left = round(max(0, have_width - width) / 2)
+    top = round(max(0, have_height - height) / 2)
+    cut = picture.crop((left, top, min(have_width, left + width), min(have_height, top + height)))
+    if cut.size == (width, height):
+        return cut
+    ground = Image.new("RGB", (width, height), (fill, fill, fill))
+    ground.paste(cut, (pad_left, pad_top))
+    return ground
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is known of a model before its weights: open_clip's configuration and geometry."""
+
+    model: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    geometry: Geometry
+
+
+@functools.lru_cache(maxsize=16)
+def config(ref: ModelRef) -> Config:
+    """The configuration of ``ref``. Raises DatagenError where it is absent or not open_clip's."""
+    if ref.folder or ref.repository:
+        data = _read_config(ref)
+        model, preprocess = data["model_cfg"], data.get("preprocess_cfg") or {}
+    else:
+        models.open_clip_weights(ref)
+        import open_clip
+
+        model = open_clip.get_model_config(ref.name)
+        preprocess = open_clip.get_pretrained_cfg(ref.name, ref.tag.partition("@")[0])
+    size = (model.get("vision_cfg") or {}).get("image_size", 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    geometry = Geometry(
+        int(height),
+        int(width),
+        _three(preprocess.get("mean"), (0.48145466, 0.4578275, 0.40821073)),
+        _three(preprocess.get("std"), (0.26862954, 0.26130258, 0.27577711)),
+        preprocess.get("interpolation") or "bicubic",
+        preprocess.get("resize_mode") or "shortest",
+        int(preprocess.get("fill_color") or 0),
+    )
+    return Config(model, preprocess, geometry)
+
+
+def _three(values: Any, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Per-channel values; the defaults are those of OpenAI's CLIP, as open_clip's are."""
+    if values is None:
+        return default
+    return (float(values),) * 3 if isinstance(values, (int, float)) else tuple(map(float, values))
+
+
+def _place(ref: ModelRef, weights: bool) -> str:
+    """The local folder of a model; ``weights`` says whether the hub's large files are wanted."""
+    if ref.folder:
+        return ref.folder
+    choices = _WEIGHTS if weights else (models.OPEN_CLIP_CONFIG,)
+    return models.snapshot(ref.repository, ref.tag, choices, _BESIDE)
+
+
+def _read_config(ref: ModelRef) -> dict[str, Any]:
+    if ref.scheme == "hf":
+        raise DatagenError(f"model '{ref}': write open_clip:hf-hub:{ref.name} for a CLIP model")
+    path = os.path.join(_place(ref, weights=False), models.OPEN_CLIP_CONFIG)
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+        if not isinstance(data["model_cfg"]["vision_cfg"], dict):
+            raise ValueError("vision_cfg is no object")
+    except OSError as error:
+        raise DatagenError(
+            f"model '{ref}': a folder with {models.OPEN_CLIP_CONFIG} expected, as open_clip "
+            "writes it"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatagenError(f"{path}: not a configuration of open_clip ({error})") from error
+    return dict(data)
+
+
+def _runs_code(model: Mapping[str, Any]) -> bool:
+    return "'trust_remote_code': true" in str(model).lower()
+
+
+class Clip:
+    """An open_clip model in eval mode. Every forward pass has exactly ``batch_size`` rows.
+
+    The fill-up rows of a short batch make the kernels, and so the result for a row, the same
+    whatever stands beside it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        config: Config,
+        device: str,
+        precision: str,
+        batch_size: int,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.geometry = config.geometry
+        self.width = int(config.model["embed_dim"])
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size
+
+    def images(self, pixels: Array) -> Array:
+        """Unit vectors (n, width), float32 of half precision, of uint8 (n, height, width, 3)."""
+        return self._batches(pixels, self._images)
+
+    def texts(self, texts: Sequence[str]) -> Array:
+        """Unit vectors (n, width), float32 of half precision, of texts (cut where too long)."""
+        if not len(texts):
+            return np.zeros((0, self.width), dtype=np.float32)
+        return self._batches(self.tokenizer(list(texts)).numpy(), self._texts)
+
+    def _batches(self, rows: Array, encode: Any) -> Array:
+        import torch
+
+        out = np.zeros((len(rows), self.width), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(rows), self.batch_size):
+                part = rows[start : start + self.batch_size]
+                full = np.zeros((self.batch_size, *rows.shape[1:]), dtype=rows.dtype)
+                full[: len(part)] = part
+                found = encode(torch.from_numpy(full).to(self.device))
+                out[start : start + len(part)] = found.float().cpu().numpy()[: len(part)]
+        return models.unit_vectors(out)
+
+    def _images(self, pixels: Any) -> Any:
+        import open_clip
+        import torch
+
+        values = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
+        for numbers, change in ((self.geometry.mean, "sub_"), (self.geometry.std, "div_")):
+            column = torch.tensor(numbers, device=values.device).view(1, 3, 1, 1)
+            getattr(values, change)(column)
+        dtype = open_clip.get_input_dtype(self.precision)
+        return self.model.encode_image(values if dtype is None else values.to(dtype))
+
+    def _texts(self, tokens: Any) -> Any:
+        return self.model.encode_text(tokens)
+
+
+def load(
+    ref: ModelRef,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 64,
+    trust_remote_code: bool = False,
+) -> Clip:
+    """Load the model of ``ref``.
+
+    device, precision: as in :mod:`datagen.models`; batch_size: rows of every forward pass.
+    Raises DatagenError where the model is absent, broken, does not fit, or wants to run code.
+    """
+    device = models.device(device)
+    precision = models.precision(precision, device)
+    found = config(ref)
+    if _runs_code(found.model) and not trust_remote_code:
+        raise DatagenError(
+            f"model '{ref}': its configuration asks to run code of its own; read that code, then "
+            "set trust_remote_code: true in this step to allow it"
+        )
+    name, options = _arguments(ref, found)
+    with models.loading(str(ref)):
+        models.prepare()
+        import open_clip
+
+        model = open_clip.create_model(
+            name,
+            device=device,
+            precision=precision,
+            require_pretrained=True,
+            weights_only=True,
+            **options,
+        )
+        tokenizer = _tokenizer(name, found)
+    return Clip(model.eval(), tokenizer, found, device, precision, batch_size)
+
+
+def _arguments(ref: ModelRef, found: Config) -> tuple[str, dict[str, Any]]:
+    """The model name that open_clip understands, and the other arguments of create_model."""
+    if ref.folder or ref.repository:
+        return f"local-dir:{_place(ref, weights=True)}", {}
+    repository, file, _ = models.open_clip_weights(ref)
+    tag, _, revision = ref.tag.partition("@")
+    # Where weights were trained with QuickGELU (all of OpenAI's), open_clip only warns.
+    options: dict[str, Any] = {"force_quick_gelu": bool(found.preprocess.get("quick_gelu"))}
+    if not repository:
+        return ref.name, {"pretrained": tag, **options}
+    stem = os.path.splitext(file)[0]
+    choices = (f"{stem}.safetensors", file) if file else _WEIGHTS
+    folder = models.snapshot(repository, revision, choices, ())
+    chosen = next(c for pattern in choices for c in _matching(folder, pattern))
+    geometry = found.geometry
+    preprocess = {
+        "mean": geometry.mean,
+        "std": geometry.std,
+        "interpolation": geometry.interpolation,
+        "resize_mode": geometry.resize_mode,
+    }
+    return ref.name, {"pretrained": chosen, "force_preprocess_cfg": preprocess, **options}
+
+
+def _matching(folder: str, pattern: str) -> list[str]:
+    import glob
+
+    return sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
+
+
+def _tokenizer(name: str, found: Config) -> Any:
+    import open_clip
+
+    wanted = (found.model.get("text_cfg") or {}).get("hf_tokenizer_name")
+    folder = name.removeprefix("local-dir:")
+    if wanted and folder != name:
+        have = any(os.path.isfile(os.path.join(folder, file)) for file in _TOKENIZER_FILES)
+        if not have:
+            # Not every open_clip folder holds its tokenizer.
+            text = found.model["text_cfg"]
+            return open_clip.tokenizer.HFTokenizer(
+                wanted,
+                context_length=text.get("context_length", 77),
+                tokenizer_mode=text.get("tokenizer_mode"),
+                **(text.get("tokenizer_kwargs") or {}),
+            )
+    return open_clip.get_tokenizer(name)
