@@ -16,6 +16,7 @@ from typing import Any
 
 import cloudpickle
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datagen import schema, store
 from datagen.errors import DatagenError
@@ -24,7 +25,16 @@ from datagen.step import Context, Resources, RowOperator
 #: Called with rows kept, rejected and failed since the last call.
 Progress = Callable[[int, int, int], None]
 
-COUNTS = pa.schema([("kept", pa.int64()), ("rejected", pa.int64()), ("failed", pa.int64())])
+#: What a worker answers. ``error`` is a problem that only the user can mend (a full disk, a lost
+#: server): Ray keeps no more than the text of an exception, so it travels as data.
+COUNTS = pa.schema(
+    [
+        ("kept", pa.int64()),
+        ("rejected", pa.int64()),
+        ("failed", pa.int64()),
+        ("error", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,17 @@ def _job(payload: bytes, opened: bool) -> Job:
 def apply(job: Job, rows: pa.Table) -> pa.Table:
     """Run the operator on one batch and return journal rows.
 
-    An operator that raises is called again row by row, so that one bad row fails alone.
+    Rows that ``prepare`` could not prepare do not reach the operator. An operator that raises is
+    called again row by row, so that one bad row fails alone.
     """
+    if "verdict" in rows.column_names:
+        lost = pc.not_equal(pc.fill_null(rows["verdict"], schema.KEPT), schema.KEPT)
+        if pc.any(lost).as_py():
+            failed = rows.filter(lost).select(schema.VERDICTS.names).cast(schema.VERDICTS)
+            failed = failed.rename_columns(["unit", *schema.VERDICTS.names[1:]])
+            rest = rows.filter(pc.invert(lost))
+            parts = [apply(job, rest), failed] if rest.num_rows else [failed]
+            return pa.concat_tables(parts, promote_options="permissive")
     try:
         out = job.operator(rows)
     except DatagenError:
@@ -99,9 +118,17 @@ def _journal_rows(rows: pa.Table, out: pa.Table) -> pa.Table:
     return out
 
 
-def _count(table: pa.Table) -> pa.Table:
-    verdict = table["verdict"].to_pylist()
-    row = {name: verdict.count(name) for name in COUNTS.names}
+def _answer(job: Job, work: Callable[[], pa.Table]) -> pa.Table:
+    """Do ``work``, journal its rows, and count their verdicts."""
+    row: dict[str, Any] = dict.fromkeys(COUNTS.names)
+    try:
+        table = work()
+        store.Journal(job.journal).append(table)
+    except DatagenError as error:
+        row["error"] = str(error)
+    else:
+        verdict = table["verdict"].to_pylist()
+        row.update({name: verdict.count(name) for name in ("kept", "rejected", "failed")})
     return pa.Table.from_pylist([row], schema=COUNTS)
 
 
@@ -109,10 +136,13 @@ def _work(rows: pa.Table, payload: bytes) -> pa.Table:
     """One task: prepare, call, journal."""
     if not rows.num_rows:
         return COUNTS.empty_table()
-    job = _job(payload, opened=True)
-    table = apply(job, _prepared(job, rows))
-    store.Journal(job.journal).append(table)
-    return _count(table)
+    job = _job(payload, opened=False)
+
+    def work() -> pa.Table:
+        opened = _job(payload, opened=True)
+        return apply(opened, _prepared(opened, rows))
+
+    return _answer(job, work)
 
 
 def _prepared(job: Job, rows: pa.Table) -> pa.Table:
@@ -136,14 +166,15 @@ class _Actor:
     """Keeps one opened operator (its model) alive."""
 
     def __init__(self, payload: bytes) -> None:
-        self.job = _job(payload, opened=True)
+        self.payload = payload
+        self.job = _job(payload, opened=False)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         if not rows.num_rows:
             return COUNTS.empty_table()
-        table = apply(self.job, rows)
-        store.Journal(self.job.journal).append(table)
-        return _count(table)
+        # Opened at the first batch, not in the constructor: a model that cannot be loaded is then
+        # an answer, where Ray would start the actor again and again.
+        return _answer(self.job, lambda: apply(_job(self.payload, opened=True), rows))
 
 
 class Engine:
@@ -188,6 +219,8 @@ class Engine:
         with _plain_errors():
             for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
                 for count in batch.to_pylist():
+                    if count["error"] is not None:
+                        raise DatagenError(count["error"])
                     progress(count["kept"], count["rejected"], count["failed"])
 
     def _actors(self, wants: Resources) -> int:

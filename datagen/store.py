@@ -300,6 +300,11 @@ class Journal:
             done.update(table["unit"].to_pylist())
         return done
 
+    def read_all(self) -> pa.Table | None:
+        """All rows of all parts, in no order; None where there is no part."""
+        tables = [self._read(part, None) for part in self.parts()]
+        return pa.concat_tables(tables, promote_options="permissive") if tables else None
+
     def read_part(self, part: str, without: Sequence[str] = ()) -> pa.Table:
         """One part, without some columns. Raises DatagenError where the file is damaged."""
         names_left = None

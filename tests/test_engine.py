@@ -1,0 +1,136 @@
+"""Ray Data runs row operators; workers journal; one bad row fails alone."""
+
+import functools
+import os
+import sys
+import time
+
+import cloudpickle
+import pyarrow as pa
+import pytest
+import ray
+from datagen import registry, store
+from datagen.cluster.connect import connect
+from datagen.engine import Engine, Job
+from datagen.errors import DatagenError
+from datagen.step import Context, Resources, RowOperator, Settings
+
+# Workers cannot import this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+OWN = os.path.join(os.path.dirname(__file__), "own", "caption_length.py")
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with connect("local", cpus=2) as cluster:
+        yield Engine(cluster.cpus, cluster.gpus)
+
+
+class Twice(RowOperator[Settings]):
+    """Doubles x on the model's side, after a prepare step that adds one."""
+
+    Settings = Settings
+
+    def open(self, context):
+        self.opened_by = os.getpid()
+
+    def prepare(self, rows):
+        bigger = pa.array([x + 1 for x in rows["x"].to_pylist()])
+        return rows.set_column(rows.column_names.index("x"), "x", bigger)
+
+    def __call__(self, rows):
+        x = rows["x"].to_pylist()
+        if 13 in x:
+            raise ValueError("thirteen")
+        return pa.table(
+            {
+                "id": rows["id"],
+                "y": [2 * v for v in x],
+                "process": [self.opened_by] * len(x),
+            }
+        )
+
+
+class Mute(RowOperator[Settings]):
+    """Forgets every other row."""
+
+    Settings = Settings
+
+    def __call__(self, rows):
+        return rows.take(list(range(0, rows.num_rows, 2)))
+
+
+class Full(RowOperator[Settings]):
+    """Meets something that the user must mend."""
+
+    Settings = Settings
+
+    def __call__(self, rows):
+        raise DatagenError("/data: the disk is full; free some space")
+
+
+def rows(count):
+    return pa.table({"id": [f"{n:03d}" for n in range(count)], "x": list(range(count))})
+
+
+def go(engine, operator, folder, table, **wants):
+    counts = [0, 0, 0]
+
+    def progress(*more):
+        counts[:] = [a + b for a, b in zip(counts, more, strict=True)]
+
+    job = Job(operator, Context(), str(folder))
+    engine.rows(job, table, Resources(**wants), progress)
+    journal = store.Journal(str(folder)).read_all()
+    return counts, journal.sort_by("unit") if journal else None
+
+
+@pytest.mark.parametrize("actor", [False, True])
+def test_every_row_gets_its_answer_and_one_bad_row_fails_alone(engine, tmp_path, actor):
+    counts, journal = go(engine, Twice(Settings()), tmp_path, rows(50), actor=actor, batch_size=16)
+    assert counts == [49, 0, 1]
+    found = {row["unit"]: row for row in journal.to_pylist()}
+    assert len(found) == 50
+    assert found["012"]["verdict"] == "failed"
+    assert "ValueError: thirteen" in found["012"]["detail"]
+    assert all(found[f"{n:03d}"]["y"] == 2 * (n + 1) for n in range(50) if n != 12)
+    if actor:
+        assert len({row["process"] for row in found.values() if row["process"]}) == 1
+
+
+def test_a_row_that_the_operator_forgot_has_failed(engine, tmp_path):
+    counts, journal = go(engine, Mute(Settings()), tmp_path, rows(10), batch_size=64)
+    assert counts == [5, 0, 5]
+    details = {row["detail"] for row in journal.to_pylist() if row["verdict"] == "failed"}
+    assert details == {"the operator gave no answer for this row"}
+
+
+def test_what_the_user_must_mend_comes_back_as_one_line(engine, tmp_path):
+    with pytest.raises(DatagenError, match=r"^/data: the disk is full; free some space$"):
+        go(engine, Full(Settings()), tmp_path, rows(4))
+
+
+def test_an_operator_from_a_users_file_works_on_workers(engine, tmp_path):
+    cls = registry.find("filter", f"{OWN}:CaptionLength")
+    table = pa.table({"id": ["a", "b"], "captions": [["one"], ["two words"]]})
+    _, journal = go(engine, cls(cls.Settings()), tmp_path, table)
+    assert journal["score_words"].to_pylist() == [1.0, 2.0]
+
+
+def _slow_square(x, base):
+    time.sleep(0.02 * (5 - x % 5))
+    return base + x * x
+
+
+def test_parallel_keeps_the_order_of_its_arguments(engine):
+    made = engine.parallel(functools.partial(_slow_square, base=1), list(range(23)))
+    assert list(made) == [1 + x * x for x in range(23)]
+    assert list(engine.parallel(_slow_square, [])) == []
+
+
+def test_actors_leave_a_cpu_for_reading(engine):
+    assert engine._actors(Resources(actor=True)) == 1
+    assert Engine(16, 4)._actors(Resources(gpus=1)) == 4
+    assert Engine(16, 0)._actors(Resources(workers=3)) == 3
+    assert ray.is_initialized()

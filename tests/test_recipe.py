@@ -1,0 +1,187 @@
+"""A recipe says everything that is wrong with it, one line each, before anything runs."""
+
+import textwrap
+
+import pytest
+from datagen import recipe, recipe_file
+from datagen.errors import DatagenError, RecipeError
+
+OWN = "tests/own/caption_length.py:CaptionLength"
+
+
+def write(folder, text, name="mine.yaml"):
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+@pytest.fixture
+def good(tmp_path):
+    return write(
+        tmp_path,
+        f"""
+        name: mine
+        source: {{type: tinyworld, count: 20}}
+        steps:
+          - filter: {{op: "{OWN}", low: 3}}
+          - embed: {{space: caption, model: tfidf}}
+          - pair: {{op: one_word_diff}}
+          - filter: {{op: similarity, space: caption, low: 0.2}}
+          - text: {{op: template}}
+          - filter: {{op: similarity, id: late, space: caption, high: 0.99}}
+        """,
+    )
+
+
+def faults(path, *overrides):
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(path, overrides)
+    assert all("\n" not in fault for fault in caught.value.faults)
+    return caught.value.faults
+
+
+def test_a_good_recipe_loads_with_levels(good):
+    loaded = recipe.load(good)
+    assert [step.id for step in loaded.steps] == [
+        "CaptionLength",
+        "embed_caption",
+        "one_word_diff",
+        "similarity",
+        "template",
+        "late",
+    ]
+    assert [step.after for step in loaded.steps][2:] == ["pairs", "pairs", "triplets", "triplets"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("steps.one_word_dif.min_words=3", "did you mean 'one_word_diff'?"),
+        ("steps.late.lo=0.5", "late.lo: unknown setting; did you mean 'low'?"),
+        ("steps.late.low=high", "late.low: Input should be a valid number"),
+        ("sorce.count=3", "did you mean 'source'?"),
+        ("source.cuont=3", "source.cuont: unknown setting; did you mean 'count'?"),
+        ("source.type=tinywrld", "did you mean 'tinyworld'?"),
+        ("steps.pair.op=one_word", "did you mean 'one_word_diff'?"),
+        ("steps.late.space=captoin", "needs 'space.captoin'"),
+        ("steps.late.resources={gpu: 1}", "did you mean 'gpus'?"),
+        ("steps.late.resources={batch_size: 0}", "too small"),
+        ("seed=abc", "a whole number expected"),
+        ("source.count=???", "source.count: must be given"),
+        ("steps.late.space=???", "steps.late.space: must be given"),
+        ("nonsense", "overrides look like"),
+        ("steps.late", "overrides"),
+        ("media.max_pixels=-3", "media.max_pixels"),
+    ],
+)
+def test_each_fault_names_its_place_and_the_mend(good, override, expected):
+    found = faults(good, override)
+    assert any(expected in fault for fault in found), found
+
+
+def test_all_faults_are_told_at_once(good):
+    found = faults(good, "source.cuont=3", "steps.late.lo=0.5", "seed=x")
+    assert len(found) == 3
+
+
+def test_an_override_reaches_a_step_by_id_by_operator_and_by_kind(good):
+    loaded = recipe.load(
+        good,
+        ["steps.late.high=0.9", "steps.pair.both_directions=false", "steps.template.seed=1"][:2],
+    )
+    assert loaded.steps[-1].operator.settings.high == 0.9
+    assert loaded.steps[2].operator.settings.both_directions is False
+
+
+def test_an_ambiguous_name_is_refused(good):
+    assert "no step 'filter'" in faults(good, "steps.filter.low=0.5")[0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("[{text: {op: template}}]", "works on pairs, but here the table holds items"),
+        ("[{pair: {op: knn_band, space: look}}]", "add 'embed: {space: look"),
+        ("[{filtre: {op: x}}]", "did you mean 'filter'?"),
+        ("[{filter: {}}]", "op: must be given; valid:"),
+        ("[{filter: {op: x}, text: {}}]", "one 'kind: {settings}' expected"),
+        ("[]", "a list of steps expected"),
+        ("[{filter: {op: 'nowhere.py:X'}}]", "no such file"),
+        ("[{filter: {op: 'no.such.module:X'}}]", "cannot be imported"),
+        ("[{filter: {op: 'datagen.schema:Level'}}]", "not a subclass"),
+        (f"[{{filter: {{op: '{OWN}s'}}}}]", "did you mean 'CaptionLength'?"),
+    ],
+)
+def test_steps_that_do_not_fit_are_explained(tmp_path, steps, expected):
+    path = write(tmp_path, f"source: {{type: tinyworld}}\nsteps: {steps}\n")
+    found = faults(path)
+    assert any(expected in fault for fault in found), found
+
+
+def test_a_recipe_extends_another_and_changes_and_drops_its_steps(good, tmp_path):
+    path = write(
+        tmp_path,
+        """
+        extends: mine.yaml
+        name: child
+        source: {count: 7}
+        steps: {late: {high: 0.5}, CaptionLength: null}
+        """,
+        "child.yaml",
+    )
+    loaded = recipe.load(path)
+    assert loaded.name == "child"
+    assert loaded.source.settings.count == 7
+    assert [step.id for step in loaded.steps][0] == "embed_caption"
+    assert loaded.steps[-1].operator.settings.high == 0.5
+
+
+def test_a_recipe_that_extends_itself_is_refused(tmp_path):
+    path = write(tmp_path, "extends: loop.yaml\nsource: {type: tinyworld}\n", "loop.yaml")
+    with pytest.raises(DatagenError, match="extends itself"):
+        recipe.load(path)
+
+
+def test_another_type_of_source_takes_nothing_from_the_old_one(good, tmp_path):
+    path = write(
+        tmp_path,
+        "extends: mine.yaml\nsource: {type: folder, path: '.', annotations: null}\n",
+        "child.yaml",
+    )
+    data, _ = recipe_file.read(path)
+    assert "count" not in data["source"]
+
+
+def test_yaml_faults_carry_their_line(tmp_path):
+    path = write(tmp_path, "source: {type: tinyworld\nsteps: []\n")
+    with pytest.raises(DatagenError, match=r"mine\.yaml, line \d+"):
+        recipe.load(path)
+
+
+def test_yaml_never_builds_python_objects(tmp_path):
+    path = write(tmp_path, "source: !!python/object/apply:os.system ['echo gotcha']\n")
+    with pytest.raises(DatagenError):
+        recipe.load(path)
+
+
+def test_a_wrong_name_gives_the_nearest_recipe():
+    with pytest.raises(DatagenError, match="did you mean 'demo'"):
+        recipe.load("dmo")
+
+
+def test_every_recipe_that_comes_with_datagen_reads():
+    for name in recipe_file.names():
+        data, _ = recipe_file.read(name)
+        assert data["about"], name
+
+
+def test_interpolation_takes_values_from_elsewhere_in_the_recipe(tmp_path):
+    path = write(
+        tmp_path,
+        """
+        seed: 4
+        source: {type: tinyworld, count: 20, seed: "${seed}"}
+        steps: [{embed: {space: caption, model: tfidf}}]
+        """,
+    )
+    assert recipe.load(path).source.settings.seed == 4
