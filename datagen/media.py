@@ -265,7 +265,7 @@ def _open(data: bytes, name: str, limits: Limits) -> tuple[ImageFile.ImageFile, 
         raise MediaError("too_many_bytes", f"{len(data)} bytes, at most {most} are allowed")
     if name == "webp":
         _check_size(*containers.webp_size(data), limits)
-    stream = _Stream(data)
+    stream = io.BytesIO(data)
     with _guard(stream):
         picture = _DECODERS[name](stream)
         _check_size(*picture.size, limits)
@@ -294,21 +294,8 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
 _ENDED = ("truncat", "unexpected end", "end of file", "premature", "not enough", "eof")
 
 
-class _Stream(io.BytesIO):
-    """Bytes that remember whether a reader of headers ran into their end."""
-
-    short = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        got = super().read(size)
-        # Pixels are read in large blocks, and the last one is always short.
-        if size is not None and len(got) < size < 4096:
-            self.short = True
-        return got
-
-
 @contextlib.contextmanager
-def _guard(stream: _Stream | None = None) -> Iterator[None]:
+def _guard(stream: io.BytesIO | None = None) -> Iterator[None]:
     """Turn whatever a decoder throws into MediaError: ``truncated`` or ``corrupt``."""
     try:
         yield
@@ -319,8 +306,9 @@ def _guard(stream: _Stream | None = None) -> Iterator[None]:
     except Exception as error:
         text = str(error) or type(error).__name__
         ended = any(word in text.lower() for word in _ENDED) or isinstance(error, EOFError)
-        short = stream is not None and stream.short
-        raise MediaError("truncated" if ended or short else "corrupt", text) from error
+        # A header that was read to the last byte wanted more of them.
+        spent = stream is not None and stream.tell() >= stream.getbuffer().nbytes
+        raise MediaError("truncated" if ended or spent else "corrupt", text) from error
 
 
 def _convert(picture: Image.Image, mode: str) -> Image.Image:
@@ -332,9 +320,7 @@ def _convert(picture: Image.Image, mode: str) -> Image.Image:
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layered).convert(mode)
     if picture.mode == mode:
-        # A plain image without the file behind it.
-        picture.im  # noqa: B018
-        return picture.copy() if isinstance(picture, ImageFile.ImageFile) else picture
+        return picture.copy()  # a plain image, without the file behind it
     if mode == "L" and picture.mode not in ("1", "L", "RGB"):
         picture = picture.convert("RGB")
     return picture.convert(mode)

@@ -1,0 +1,308 @@
+"""Perceptual hashes of images, and exact search for near-duplicates among them.
+
+The hash is the common DCT hash of 64 bits: greyscale, 32 x 32 pixels (Lanczos), the 8 x 8 lowest
+frequencies, each bit saying whether a coefficient lies above their median. On the same greyscale
+picture it equals ``imagehash.phash``; the first bit of the first row is the highest bit.
+
+Searching follows the pigeonhole principle: cut 64 bits into m bands; two hashes that differ in
+at most r bits differ in at most r // m bits within one of the bands. So it is enough to compare
+hashes of which one band agrees, or nearly agrees.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from math import comb
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from datagen import media
+
+Array = np.ndarray[Any, Any]
+
+BITS = 64
+SIDE = 32
+LOW = 8
+
+#: A JPEG is decoded at a scale that leaves at least this many pixels a side: three times the side
+#: of the hashed picture, where the hash is that of a full decode to within a bit or two.
+DRAFT = 96
+
+#: Pictures of a single tone have no low frequencies to compare: their bits would be noise. Where
+#: the darkest and the lightest of 32 x 32 pixels are at most this many levels of 255 apart, the
+#: hash is FLAT. Blank pictures are then near-duplicates of each other, whatever their tone, and
+#: of nothing else: any other hash has about 32 bits set.
+FLAT_LEVELS = 4
+FLAT = 0
+
+#: Pairs that are compared at once; bounds the memory of a search (about 30 bytes each).
+BLOCK = 1 << 21
+
+
+def _basis() -> Array:
+    angles = np.pi * np.outer(np.arange(LOW), 2 * np.arange(SIDE) + 1) / (2 * SIDE)
+    return 2 * np.cos(angles)
+
+
+_BASIS = _basis()
+_WEIGHTS = np.uint64(1) << np.arange(BITS - 1, -1, -1, dtype=np.uint64)
+
+
+def phash(picture: Image.Image) -> int:
+    """The 64-bit hash of an image (0 to 2**64 - 1); FLAT for one of a single tone."""
+    small = picture if picture.mode == "L" else picture.convert("L")
+    pixels = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
+    if pixels.max() - pixels.min() <= FLAT_LEVELS:
+        return FLAT
+    # Rounded, so that another processor's order of additions cannot turn a bit.
+    low = np.rint((_BASIS @ pixels @ _BASIS.T).ravel() * 1000)
+    middle = np.partition(low, (BITS // 2 - 1, BITS // 2))[BITS // 2 - 1 : BITS // 2 + 1]
+    return int(_WEIGHTS[low > middle.mean()].sum())
+
+
+def phash_bytes(data: bytes, limits: media.Limits = media.DEFAULT) -> int:
+    """The hash of an encoded image as it is displayed. Raises MediaError (see media.decode)."""
+    return phash(media.grey(data, draft=DRAFT, limits=limits))
+
+
+def distances(left: Array, right: Array) -> Array:
+    """Hamming distances of two uint64 arrays, element by element: uint8, of their shape."""
+    apart: Array = np.bitwise_count(np.asarray(left, np.uint64) ^ np.asarray(right, np.uint64))
+    return apart
+
+
+def near_pairs(hashes: Array, radius: int) -> tuple[Array, Array]:
+    """All pairs of ``hashes`` (uint64[n]) at most ``radius`` bits apart; exact.
+
+    Gives (int64[m, 2], uint8[m]): indices i < j, sorted, and their distances. Equal hashes are
+    searched once, but all their pairs are listed: where n hashes are equal, n² / 2 pairs come
+    out. :func:`near_groups` and :func:`keep_first` never list those.
+    """
+    unique, members, starts = _unique(hashes)
+    sizes = np.diff(starts)
+    found: list[tuple[Array, Array, Array]] = []
+    for row in np.flatnonzero(sizes > 1):
+        same = members[starts[row] : starts[row + 1]]
+        left, right = np.triu_indices(len(same), 1)
+        found.append((same[left], same[right], np.zeros(len(left), np.uint8)))
+    for a, b, apart in _near_unique(unique, radius):
+        times = sizes[a] * sizes[b]
+        pair = np.repeat(np.arange(len(a)), times)
+        step = np.arange(len(pair)) - np.repeat(np.cumsum(times) - times, times)
+        left = members[starts[a[pair]] + step // sizes[b[pair]]]
+        right = members[starts[b[pair]] + step % sizes[b[pair]]]
+        found.append((np.minimum(left, right), np.maximum(left, right), apart[pair]))
+    if not found:
+        return np.empty((0, 2), np.int64), np.empty(0, np.uint8)
+    left, right, apart = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((right, left))
+    return np.stack([left[order], right[order]], axis=1), apart[order]
+
+
+def near_groups(hashes: Array, radius: int) -> Array:
+    """Connected components of ``hashes`` (uint64[n]) under "at most ``radius`` bits apart".
+
+    Gives int64[n]: the smallest index of each element's component. Equal hashes cost nothing
+    extra, and pairs are merged while they are found, so few are ever held.
+    """
+    unique, members, starts = _unique(hashes)
+    first = np.minimum.reduceat(members, starts[:-1]) if len(unique) else members
+    label = np.arange(len(unique))
+    waiting: list[tuple[Array, Array]] = []
+    held = 0
+    for a, b, _ in _near_unique(unique, radius):
+        waiting.append((a, b))
+        held += len(a)
+        if held > BLOCK:
+            label, waiting, held = _merge(label, waiting), [], 0
+    label = _merge(label, waiting)
+    smallest = np.full(len(unique), len(members), np.int64)
+    np.minimum.at(smallest, label, first)
+    out = np.empty(len(members), np.int64)
+    out[members] = np.repeat(smallest[label], np.diff(starts))
+    return out
+
+
+def _merge(label: Array, edges: list[tuple[Array, Array]]) -> Array:
+    """Component labels after the elements of ``edges`` have been joined."""
+    if not edges:
+        return label
+    a, b = (label[np.concatenate(ends)] for ends in zip(*edges, strict=True))
+    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(len(label), len(label)))
+    joined: Array = connected_components(graph, directed=False)[1]
+    return joined[label]
+
+
+def keep_first(hashes: Array, radius: int) -> Array:
+    """Greedy choice in the order of ``hashes`` (uint64[n]): keep what no kept one is near to.
+
+    Gives int64[n]: the index of the kept element that stands for each; its own where it is kept.
+    No two kept elements are within ``radius`` bits, and every other one is within ``radius`` of
+    the one that stands for it (the nearest, then the first).
+    """
+    unique, members, starts = _unique(hashes)
+    if not len(unique):
+        return members
+    # Only the first of equal hashes can be kept, so the choice is one among first elements.
+    first = np.minimum.reduceat(members, starts[:-1])
+    rank = np.argsort(np.argsort(first))
+    blocks = [(rank[a], rank[b], apart) for a, b, apart in _near_unique(unique, radius)]
+    none = np.empty(0, np.int64)
+    a, b, apart = (np.concatenate(part) for part in zip((none,) * 3, *blocks, strict=True))
+    early, late = np.minimum(a, b), np.maximum(a, b)
+    order = np.lexsort((early, apart, late))
+    early, late = early[order].astype(np.int64), late[order]
+    stands = np.arange(len(unique))
+    nodes, begin = np.unique(late, return_index=True)
+    for node, start, end in zip(nodes, begin, np.append(begin[1:], len(late)), strict=True):
+        before = early[start:end]
+        kept = before[stands[before] == before]
+        if len(kept):
+            stands[node] = kept[0]
+    by_rank = np.sort(first)
+    out = np.empty(len(members), np.int64)
+    out[members] = np.repeat(by_rank[stands[rank]], np.diff(starts))
+    return out
+
+
+def _unique(hashes: Array) -> tuple[Array, Array, Array]:
+    """Distinct hashes, the indices that hold them one after another, and where each begins."""
+    values = np.asarray(hashes, dtype=np.uint64)
+    if values.ndim != 1:
+        raise ValueError(f"hashes: one dimension expected, not {values.ndim}")
+    members = np.argsort(values, kind="stable")
+    unique, starts = np.unique(values[members], return_index=True)
+    return unique, members, np.append(starts, len(values))
+
+
+# A band of bits: its lowest bit, its width, and how many bits may differ within it.
+Band = tuple[int, int, int]
+
+#: Bands in which bits may differ are looked up in a table of 2 ** width places.
+WIDEST = 20
+
+
+def plan_bands(count: int, radius: int) -> list[Band]:
+    """Bands for ``count`` distinct hashes; none where comparing all with all is cheaper.
+
+    The allowances of m bands sum to radius - m + 1: were each band over its own, the whole would
+    differ in more than ``radius`` bits. Few wide bands compare fewer pairs but look up more
+    neighbours; the estimate weighs both (nanoseconds, measured, of which only ratios matter).
+    """
+    pairs = count * (count - 1) / 2
+    best: list[Band] = []
+    lowest = 4.0 * pairs
+    for number in range(1, min(radius + 1, BITS) + 1):
+        bands = _cut(number, radius)
+        if any(width > WIDEST for _, width, allowed in bands if allowed):
+            continue
+        cost = 0.0
+        for _, width, allowed in bands:
+            flips = sum(comb(width, size) for size in range(allowed + 1))
+            places = min(count, 1 << width)
+            cost += flips * (30_000 + 25.0 * places) + 120.0 * count
+            # Bits of real pictures are not independent: buckets are fuller than chance.
+            cost += 2 * 15.0 * pairs * flips / 2.0**width
+        if cost < lowest:
+            best, lowest = bands, cost
+    return best
+
+
+def _cut(number: int, radius: int) -> list[Band]:
+    edges = [BITS * place // number for place in range(number + 1)]
+    spare = radius - number + 1
+    allowed = [spare // number + (place < spare % number) for place in range(number)]
+    return [
+        (low, high - low, more)
+        for low, high, more in zip(edges[:-1], edges[1:], allowed, strict=True)
+    ]
+
+
+def _near_unique(unique: Array, radius: int) -> Iterator[tuple[Array, Array, Array]]:
+    """Pairs of distinct hashes within ``radius``, each once: blocks of indices and distances."""
+    if radius < 0:
+        raise ValueError(f"radius: 0 to {BITS} expected, not {radius}")
+    if radius == 0 or len(unique) < 2:
+        return
+    bands = plan_bands(len(unique), radius)
+    if not bands:
+        yield from _compare(unique, *_within(np.array([0, len(unique)])), radius)
+        return
+    for number, (low, width, allowed) in enumerate(bands):
+        keys = unique >> np.uint64(low) & np.uint64((1 << width) - 1)
+        order = np.argsort(keys, kind="stable")
+        ordered = unique[order]
+        places, starts = np.unique(keys[order], return_index=True)
+        bounds = np.append(starts, len(keys))
+        for left, count, right in _candidates(places, bounds, width, allowed):
+            for a, b, apart in _compare(ordered, left, count, right, radius):
+                fresh = _not_seen(ordered[a] ^ ordered[b], bands[:number])
+                yield order[a[fresh]], order[b[fresh]], apart[fresh]
+
+
+def _not_seen(differ: Array, earlier: list[Band]) -> Array:
+    """Which differences no earlier band has found."""
+    fresh = np.ones(len(differ), bool)
+    for low, width, allowed in earlier:
+        inside = differ >> np.uint64(low) & np.uint64((1 << width) - 1)
+        fresh &= np.bitwise_count(inside) > allowed
+    return fresh
+
+
+def _candidates(
+    places: Array, bounds: Array, width: int, allowed: int
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Runs of candidates: positions, how many partners each has, and where these begin."""
+    yield _within(bounds)
+    if not allowed:
+        return
+    table = np.full(1 << width, -1, np.int32)
+    table[places] = np.arange(len(places), dtype=np.int32)
+    sizes = np.diff(bounds)
+    for size in range(1, allowed + 1):
+        for bits in itertools.combinations(range(width), size):
+            flip = np.uint64(sum(1 << bit for bit in bits))
+            # Of two buckets the one without the highest flipped bit looks for the other.
+            here = np.flatnonzero(places >> np.uint64(bits[-1]) & np.uint64(1) == 0)
+            there = table[places[here] ^ flip]
+            here, there = here[there >= 0], there[there >= 0]
+            left = _ranges(bounds[here], sizes[here])
+            yield left, np.repeat(sizes[there], sizes[here]), np.repeat(bounds[there], sizes[here])
+
+
+def _within(bounds: Array) -> tuple[Array, Array, Array]:
+    """Every position of every bucket, with the positions after it in the same bucket."""
+    left = np.arange(bounds[-1])
+    ends = np.repeat(bounds[1:], np.diff(bounds))
+    return left, ends - left - 1, left + 1
+
+
+def _ranges(begin: Array, size: Array) -> Array:
+    """The integers of ranges, one range after another."""
+    total = int(size.sum())
+    integers: Array = np.arange(total) + np.repeat(begin - (np.cumsum(size) - size), size)
+    return integers
+
+
+def _compare(
+    ordered: Array, left: Array, count: Array, right: Array, radius: int
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Compare each ``left`` with ``count`` partners from ``right`` on, a block at a time."""
+    ends = np.cumsum(count)
+    begin = 0
+    while begin < len(left):
+        done = int(ends[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, done + BLOCK, side="right")))
+        size = count[begin:end]
+        b = _ranges(right[begin:end], size)
+        a = np.repeat(left[begin:end], size)
+        apart = np.bitwise_count(ordered[a] ^ ordered[b])
+        near = np.flatnonzero(apart <= radius)
+        if len(near):
+            yield a[near], b[near], apart[near]
+        begin = end
