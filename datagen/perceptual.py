@@ -159,7 +159,7 @@ def keep_first(hashes: Array, radius: int) -> Array:
     early, late = early[order].astype(np.int64), late[order]
     stands = np.arange(len(unique))
     nodes, begin = np.unique(late, return_index=True)
-    for node, start, end in zip(nodes, begin, np.append(begin[1:], len(late)), strict=True):
+    for node, start, end in zip(nodes, begin, np.append(begin, len(late))[1:], strict=True):
         before = early[start:end]
         kept = before[stands[before] == before]
         if len(kept):
