@@ -1,101 +1,28 @@
-"""open_clip models as datagen uses them: image geometry without torch, and exact batching.
-
-An image goes through open_clip's own preprocessing in two halves. The first, resize and crop to
-the model's size, is Pillow work on any CPU worker (:class:`Geometry`) and gives uint8 pixels; the
-second, scaling and normalisation, happens beside the model (:class:`Clip`). Together they equal
-the ``preprocess`` that open_clip returns with the model, bit for bit.
-"""
+"""open_clip models as datagen uses them: configuration, loading, and exact batching."""
 
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from datagen import models
 from datagen.errors import DatagenError
 from datagen.models import ModelRef
+from datagen.preprocess import Geometry
+from datagen.step import Resources
 
 Array = np.ndarray[Any, Any]
 
 _WEIGHTS = ("open_clip*.safetensors", "open_clip_pytorch_model.bin")
 _BESIDE = (models.OPEN_CLIP_CONFIG, "token*", "vocab*", "merges.txt", "special*.json", "*.model")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How an image becomes the model's input.
-
-    height, width: pixels; mean, std: per channel, of values 0 to 1; interpolation: bicubic or
-    bilinear; resize_mode: shortest (then crop), longest (then pad) or squash; fill: grey value
-    of padding, 0 to 255.
-    """
-
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str = "bicubic"
-    resize_mode: str = "shortest"
-    fill: int = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of one image: height x width x 3."""
-        return self.height * self.width * 3
-
-    def fit(self, picture: Image.Image) -> Array:
-        """Resize and crop an RGB image to uint8 (height, width, 3)."""
-        bilinear = self.interpolation == "bilinear"
-        how = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
-        if self.resize_mode == "squash":
-            size = (self.width, self.height)
-        elif self.resize_mode == "shortest" and self.height == self.width:
-            size = _shortest(picture.size, self.width)
-        else:
-            if self.resize_mode == "shortest":
-                # open_clip takes bicubic here whatever the model's configuration says.
-                how = Image.Resampling.BICUBIC
-            size = self._keep_ratio(picture.size)
-        if size != picture.size:
-            picture = picture.resize(size, how)
-        if size != (self.width, self.height):
-            fill = self.fill if self.resize_mode == "longest" else 0
-            picture = _crop_or_pad(picture, self.width, self.height, fill)
-        return np.asarray(picture.convert("RGB"), dtype=np.uint8)
-
-    def _keep_ratio(self, size: tuple[int, int]) -> tuple[int, int]:
-        ratios = (size[1] / self.height, size[0] / self.width)
-        ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
-        return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
-
-
-def _shortest(size: tuple[int, int], wanted: int) -> tuple[int, int]:
-    width, height = size
-    if width <= height:
-        return wanted, int(wanted * height / width)
-    return int(wanted * width / height), wanted
-
-
-def _crop_or_pad(picture: Image.Image, width: int, height: int, fill: int) -> Image.Image:
-    """The centre of ``picture``, on a ground of grey ``fill`` where it is too small."""
-    have_width, have_height = picture.size
-    pad_left, pad_top = max(0, width - have_width) // 2, max(0, height - have_height) // 2
-    left = round(max(0, have_width - width) / 2)
-    top = round(max(0, have_height - height) / 2)
-    cut = picture.crop((left, top, min(have_width, left + width), min(have_height, top + height)))
-    if cut.size == (width, height):
-        return cut
-    ground = Image.new("RGB", (width, height), (fill, fill, fill))
-    ground.paste(cut, (pad_left, pad_top))
-    return ground
 
 
 @dataclass(frozen=True)
@@ -233,6 +160,67 @@ class Clip:
         return self.model.encode_text(tokens)
 
 
+class Wanted(Protocol):
+    """Settings of an operator that uses a CLIP model."""
+
+    model: str
+    device: str
+    precision: str
+    batch_size: int
+    trust_remote_code: bool
+
+
+class LazyClip:
+    """A CLIP model in three places: named in the driver, its geometry on CPU workers, its
+    weights in the model's actor. Pickles as long as it is not open.
+
+    Raises DatagenError where the reference is not one.
+    """
+
+    def __init__(self, settings: Any) -> None:
+        self.settings: Wanted = settings
+        self.ref = models.parse(self.settings.model)
+        self._geometry: Geometry | None = None
+
+    def revision(self) -> str:
+        """The model's revision, to which the workers are then held."""
+        found = models.revision(self.ref)
+        self.ref = models.at(self.ref, found)
+        return found
+
+    def faults(self) -> list[str]:
+        """What can be seen to be wrong before any weights are loaded; one line each."""
+        try:
+            self.revision()
+            self._geometry = config(self.ref).geometry
+            models.check_choices(self.settings.device, self.settings.precision)
+        except DatagenError as error:
+            return [str(error)]
+        return []
+
+    @property
+    def geometry(self) -> Geometry:
+        """Size and normalisation of the model's input; travels to the workers once known."""
+        if self._geometry is None:
+            self._geometry = config(self.ref).geometry
+        return self._geometry
+
+    def resources(self) -> Resources:
+        """One CPU, and a GPU where there is one; a batch of rows is one forward pass."""
+        gpus = models.gpus(self.settings.device)
+        return Resources(gpus=gpus, batch_size=self.settings.batch_size, actor=True)
+
+    def open(self) -> Clip:
+        """Load the weights."""
+        return load(
+            self.ref,
+            device=self.settings.device,
+            precision=self.settings.precision,
+            batch_size=self.settings.batch_size,
+            trust_remote_code=self.settings.trust_remote_code,
+        )
+
+
 def load(
     ref: ModelRef,
     *,
@@ -296,8 +284,6 @@ def _arguments(ref: ModelRef, found: Config) -> tuple[str, dict[str, Any]]:
 
 
 def _matching(folder: str, pattern: str) -> list[str]:
-    import glob
-
     return sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -89,11 +90,21 @@ def import_torch() -> Any:
 # ---------------------------------------------------------------- devices
 
 
+def check_choices(device: str, precision: str) -> None:
+    """Raise DatagenError where a device or a precision is not one that there is anywhere."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise DatagenError(f"device '{device}': {nearest(device, ['auto', 'cpu', 'cuda', 'mps'])}")
+    known = ("auto", "fp32", "bf16", "fp16")
+    if precision not in known:
+        raise DatagenError(f"precision '{precision}': {nearest(precision, known)}")
+
+
 def device(choice: str = "auto") -> str:
     """The torch device of ``choice``: auto (cuda, then mps, then cpu), or one of those by name.
 
     Raises DatagenError where the named device is not there.
     """
+    check_choices(choice, "auto")
     if choice == "cpu":
         return choice
     torch = import_torch()
@@ -101,8 +112,6 @@ def device(choice: str = "auto") -> str:
     if choice == "auto":
         return next((name for name, there in have.items() if there), "cpu")
     kind, _, index = choice.partition(":")
-    if kind not in have or (index and not index.isdigit()):
-        raise DatagenError(f"device '{choice}': {nearest(choice, ['auto', 'cpu', 'cuda', 'mps'])}")
     if not have[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
         raise DatagenError(f"device '{choice}': there is none here; use device: auto or cpu")
     return choice
@@ -110,12 +119,9 @@ def device(choice: str = "auto") -> str:
 
 def precision(choice: str, device: str) -> str:
     """fp32, bf16 or fp16; ``auto`` is bf16 on CUDA (fp16 before Ampere) and fp32 elsewhere."""
-    if choice in ("fp32", "bf16", "fp16"):
-        return choice
+    check_choices("auto", choice)
     if choice != "auto":
-        raise DatagenError(
-            f"precision '{choice}': {nearest(choice, ['auto', 'fp32', 'bf16', 'fp16'])}"
-        )
+        return choice
     if not device.startswith("cuda"):
         return "fp32"
     return "bf16" if import_torch().cuda.get_device_capability(device)[0] >= 8 else "fp16"

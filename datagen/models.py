@@ -31,6 +31,7 @@ import numpy as np
 from datagen import store
 from datagen.errors import DatagenError, nearest
 from datagen.libraries import (
+    check_choices,
     device,
     gpus,
     import_torch,
@@ -45,6 +46,7 @@ __all__ = [
     "ModelRef",
     "at",
     "bundled",
+    "check_choices",
     "commit",
     "device",
     "gpus",

@@ -26,10 +26,10 @@ TINY_CLIP: dict[str, Any] = {
     },
 }
 
-WORDS = (
+WORDS = str.split(
     "a an the two three red blue green dark white black shirt shirts dress shoe shoes dog cat "
     "man woman running sitting on in with of and at beach grass table is are to from men women"
-).split()
+)
 
 
 def tiny_open_clip(folder: str | Path, seed: int = 0, **preprocess: Any) -> str:

@@ -11,14 +11,13 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from datagen import clip, models, step
+from datagen import clip, faults, preprocess
 from datagen.embed import TEXT_SPACES, _rows
-from datagen.errors import DatagenError
 from datagen.schema import Level
-from datagen.step import Context, Embedder, Resources
+from datagen.step import Context, Embedder, Resources, Settings
 
 
-class Settings(step.Settings):
+class OpenClipSettings(Settings):
     """space: name of the space.
 
     model: ``open_clip:ARCHITECTURE/TAG``, ``open_clip:hf-hub:org/name``, or a folder in
@@ -38,22 +37,21 @@ class Settings(step.Settings):
     trust_remote_code: bool = False
 
 
-class OpenClip(Embedder[Settings]):
+class OpenClip(Embedder[OpenClipSettings]):
     """One vector per image, or per item from its captions, of length 1.
 
     Results equal open_clip's own ``preprocess`` and ``encode_image`` / ``encode_text``, rounded to
     half precision so that batches cannot show.
     """
 
-    Settings = Settings
+    Settings = OpenClipSettings
     requires = (("torch", "models"), ("open_clip", "models"))
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: OpenClipSettings) -> None:
         super().__init__(settings)
         of_text = settings.of == "auto" and settings.space in TEXT_SPACES
         self.of = "caption" if of_text or settings.of == "caption" else "image"
-        self.ref = models.parse(settings.model)
-        self._geometry: clip.Geometry | None = None
+        self.lazy = clip.LazyClip(settings)
 
     def needs(self, level: Level) -> set[str]:
         return {"items.captions" if self.of == "caption" else "items.media"}
@@ -62,49 +60,33 @@ class OpenClip(Embedder[Settings]):
         return ["id", "captions" if self.of == "caption" else "media"]
 
     def resources(self) -> Resources:
-        gpus = models.gpus(self.settings.device)
-        return Resources(gpus=gpus, batch_size=self.settings.batch_size, actor=True)
+        return self.lazy.resources()
 
     def revision(self) -> str:
-        found = models.revision(self.ref)
-        self.ref = models.at(self.ref, found)
-        return found
+        return self.lazy.revision()
 
     def check(self) -> Iterable[str]:
-        try:
-            self.revision()
-            self._geometry = clip.config(self.ref).geometry
-            models.precision(self.settings.precision, "cpu")
-        except DatagenError as error:
-            yield str(error)
-
-    @property
-    def geometry(self) -> clip.Geometry:
-        """Size and normalisation of the model's input; travels to the workers once known."""
-        if self._geometry is None:
-            self._geometry = clip.config(self.ref).geometry
-        return self._geometry
+        return self.lazy.faults()
 
     def open(self, context: Context) -> None:
-        self.clip = clip.load(
-            self.ref,
-            device=self.settings.device,
-            precision=self.settings.precision,
-            batch_size=self.settings.batch_size,
-            trust_remote_code=self.settings.trust_remote_code,
-        )
+        self.clip = self.lazy.open()
 
     def prepare(self, rows: pa.Table) -> pa.Table:
-        return rows if self.of == "caption" else _rows.decode(rows, self.geometry)
+        if self.of == "caption":
+            return rows
+        pixels, wrong = preprocess.decode(
+            [[m] for m in rows["media"].to_pylist()], self.lazy.geometry
+        )
+        return pa.table({"id": rows["id"], "pixels": pixels, **faults.columns(wrong)})
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        faults = _rows.faults(rows)
+        wrong = faults.of(rows)
         if self.of == "caption":
-            captions = rows["captions"].to_pylist()
-            usable, vectors = _rows.caption_vectors(captions, self.settings.which, self.clip.texts)
-            for number in set(range(rows.num_rows)).difference(usable):
-                faults[number] = faults[number] or _rows.NO_CAPTION
+            usable, vectors = _rows.caption_vectors(
+                rows["captions"].to_pylist(), self.settings.which, self.clip.texts
+            )
+            _rows.without_caption(wrong, usable)
         else:
-            usable = [number for number, fault in enumerate(faults) if fault is None]
-            vectors = self.clip.images(_rows.pixels(rows, self.geometry, usable))
-        return _rows.result(rows["id"], usable, vectors, faults, self.clip.width)
+            usable = [number for number, fault in enumerate(wrong) if fault is None]
+            vectors = self.clip.images(preprocess.pixels(rows, self.lazy.geometry, usable))
+        return _rows.result(rows["id"], usable, vectors, wrong, self.clip.width)

@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from datagen import models, step
+from datagen import faults, models
 from datagen.embed import _rows
 from datagen.errors import DatagenError
 from datagen.schema import Level
-from datagen.step import Context, Embedder, Resources
+from datagen.step import Context, Embedder, Resources, Settings
 
 #: Texts are padded to a multiple of this many tokens.
 BUCKET = 16
 
 
-class Settings(step.Settings):
+class SentenceTransformersSettings(Settings):
     """space: name of the space.
 
     model: ``hf:org/name``, or a folder of sentence-transformers or transformers (mean pooling).
@@ -43,17 +43,17 @@ class Settings(step.Settings):
     trust_remote_code: bool = False
 
 
-class SentenceTransformers(Embedder[Settings]):
+class SentenceTransformers(Embedder[SentenceTransformersSettings]):
     """One vector per item from its captions, of length 1, rounded to half precision.
 
     Every forward pass has ``batch_size`` texts padded to one of a few lengths, so that a text's
     vector does not depend on the texts beside it.
     """
 
-    Settings = Settings
+    Settings = SentenceTransformersSettings
     requires = (("torch", "models"), ("sentence_transformers", "models"))
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SentenceTransformersSettings) -> None:
         super().__init__(settings)
         self.ref = models.parse(settings.model)
 
@@ -77,7 +77,7 @@ class SentenceTransformers(Embedder[Settings]):
             if self.ref.scheme == "open_clip":
                 raise DatagenError(f"model '{self.ref}': use op: open_clip for it")
             self.revision()
-            models.precision(self.settings.precision, "cpu")
+            models.check_choices(self.settings.device, self.settings.precision)
         except DatagenError as error:
             yield str(error)
 
@@ -91,12 +91,11 @@ class SentenceTransformers(Embedder[Settings]):
         self.width = self.encode(["a"]).shape[1]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        faults = _rows.faults(rows)
+        wrong = faults.of(rows)
         captions = rows["captions"].to_pylist()
         usable, vectors = _rows.caption_vectors(captions, self.settings.which, self.encode)
-        for number in set(range(rows.num_rows)).difference(usable):
-            faults[number] = faults[number] or _rows.NO_CAPTION
-        return _rows.result(rows["id"], usable, vectors, faults, self.width)
+        _rows.without_caption(wrong, usable)
+        return _rows.result(rows["id"], usable, vectors, wrong, self.width)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         """Unit vectors (n, width) of ``texts``, float32 of half precision."""

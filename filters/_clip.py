@@ -1,0 +1,148 @@
+"""What the filters on CLIP similarity share: settings, the model, scores and their decisions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from datagen import clip, faults, preprocess, schema
+from datagen.faults import Fault
+from datagen.step import Context, Filter, Resources, Settings
+
+Array = np.ndarray[Any, Any]
+Media = Mapping[str, Any] | None
+
+TOO_LOW, TOO_HIGH = "too_low", "too_high"
+
+
+class ClipSettings(Settings):
+    """model: as in ``embed``; published thresholds are cosines of ``open_clip:ViT-L-14/openai``.
+
+    low, high: the band that is kept, bounds included (cosine, -1 to 1). device: auto, cpu, cuda,
+    mps. precision: auto (bf16 on CUDA, else fp32), fp32, bf16, fp16. batch_size: rows of every
+    forward pass.
+    """
+
+    model: str = "open_clip:ViT-L-14/openai"
+    low: float | None = Field(None, ge=-1, le=1)
+    high: float | None = Field(None, ge=-1, le=1)
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = Field(64, ge=1)
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _band(self) -> ClipSettings:
+        if self.low is None and self.high is None:
+            raise ValueError("give low, high or both")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+        return self
+
+
+S = TypeVar("S", bound=ClipSettings)
+
+
+class ClipFilter(Filter[S]):
+    """Scores images against texts with a CLIP model; a subclass says which of a row's."""
+
+    rules: ClassVar[frozenset[str]] = frozenset({"low", "high"})
+    requires = (("torch", "models"), ("open_clip", "models"))
+    #: Name of the score column.
+    score: ClassVar[str]
+
+    def __init__(self, settings: S) -> None:
+        super().__init__(settings)
+        self.lazy = clip.LazyClip(settings)
+
+    @abstractmethod
+    def images(self, rows: pa.Table) -> list[list[Media]]:
+        """The images of each row."""
+
+    @abstractmethod
+    def texts(self, rows: pa.Table) -> list[list[str]]:
+        """The texts of each row."""
+
+    @abstractmethod
+    def combine(self, cosines: Array) -> float:
+        """The score of a row from the cosines (images, texts) of all its images and texts."""
+
+    def resources(self) -> Resources:
+        return self.lazy.resources()
+
+    def revision(self) -> str:
+        return self.lazy.revision()
+
+    def check(self) -> Iterable[str]:
+        return self.lazy.faults()
+
+    def open(self, context: Context) -> None:
+        self.clip = self.lazy.open()
+
+    def prepare(self, rows: pa.Table) -> pa.Table:
+        images, texts = self.images(rows), self.texts(rows)
+        pixels, wrong = preprocess.decode(images, self.lazy.geometry)
+        for number in range(rows.num_rows):
+            if not images[number] or not texts[number]:
+                lacking = "text" if images[number] else "image"
+                fault = (schema.FAILED, f"no_{lacking}", f"there is no {lacking} to compare")
+                wrong[number] = wrong[number] or fault
+        given = {"id": rows["id"], "pixels": pixels, "texts": pa.array(texts, _TEXTS)}
+        return pa.table({**given, **faults.columns(wrong)})
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        wrong = faults.of(rows)
+        scores = np.full(rows.num_rows, np.nan)
+        usable = [number for number, fault in enumerate(wrong) if fault is None]
+        if usable:
+            images = self.clip.images(preprocess.pixels(rows, self.lazy.geometry, usable))
+            lists = rows["texts"].take(pa.array(usable, pa.int64())).to_pylist()
+            texts = self.clip.texts([text for words in lists for text in words])
+            lengths = pc.list_value_length(rows["pixels"]).to_pylist()
+            counts = [(lengths[n], len(words)) for n, words in zip(usable, lists, strict=True)]
+            scores[usable] = self._scores(images, texts, counts)
+        for number in usable:
+            if not np.isfinite(scores[number]):
+                wrong[number] = (schema.FAILED, "no_direction", "the model gave no finite vector")
+        column = pa.array(np.round(scores, 4) + 0.0, pa.float64(), from_pandas=True)
+        return pa.table({"id": rows["id"], self.score: column, **faults.columns(wrong)})
+
+    def _scores(self, images: Array, texts: Array, counts: Sequence[tuple[int, int]]) -> Array:
+        scores = []
+        image = text = 0
+        for many_images, many_texts in counts:
+            left = images[image : image + many_images].astype(np.float64)
+            right = texts[text : text + many_texts].astype(np.float64)
+            scores.append(self.combine(left @ right.T))
+            image, text = image + many_images, text + many_texts
+        return np.array(scores)
+
+    def verdicts(self, ids: pa.ChunkedArray, lowest: Array, highest: Array) -> pa.Table:
+        """Verdicts of rows with scores from ``lowest`` to ``highest`` (NaN: not measured)."""
+        low, high = self.settings.low, self.settings.high
+        found: list[Fault] = []
+        for least, most in zip(lowest.tolist(), highest.tolist(), strict=True):
+            if least != least:
+                found.append((schema.FAILED, None, "an image or text of the row has no CLIP score"))
+            elif low is not None and least < low:
+                found.append((schema.REJECTED, TOO_LOW, f"{least:.4f} < {low:g}"))
+            elif high is not None and most > high:
+                found.append((schema.REJECTED, TOO_HIGH, f"{most:.4f} > {high:g}"))
+            else:
+                found.append(None)
+        return pa.table({"id": ids, **faults.columns(found)}, schema=schema.VERDICTS)
+
+
+_TEXTS = pa.list_(pa.string())
+
+
+def numbers(column: pa.ChunkedArray) -> Array:
+    """A score column as float64; NaN where it is null."""
+    out: Array = column.to_numpy(zero_copy_only=False).astype(np.float64)
+    return out

@@ -1,0 +1,76 @@
+"""Keeps rows whose images show what their captions say, by CLIP similarity.
+
+InstructPix2Pix (arXiv:2211.09800) keeps pairs of generated images whose cosine with their own
+captions is at least 0.2, both of them, under CLIP ViT-L/14. The score without a threshold is
+CLIPScore (arXiv:2104.08718) before its factor of 2.5.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from datagen.filters._clip import ClipFilter, ClipSettings, Media, numbers
+from datagen.schema import Level
+
+
+class ClipScoreSettings(ClipSettings):
+    """low, high: cosines; InstructPix2Pix takes 0.2 and no upper bound. of: whose images must
+    agree with their captions, those of the references, of the targets, or both. The other
+    settings are those of every CLIP filter.
+    """
+
+    low: float | None = Field(0.2, ge=-1, le=1)
+    of: Literal["both", "reference", "target"] = "both"
+
+
+class ClipScore(ClipFilter[ClipScoreSettings]):
+    """Measures ``score_clip`` of each item: the cosine of its image and its best caption.
+
+    A row is kept when every item that ``of`` names is in the band. An item that cannot be scored
+    (no caption, broken image) fails, and every row that uses it with it.
+    """
+
+    Settings = ClipScoreSettings
+    levels = ("items", "pairs", "triplets")
+    on_items = True
+    rules = frozenset({"low", "high", "of"})
+    score = "score_clip"
+
+    def needs(self, level: Level) -> set[str]:
+        return {"items.media", "items.captions"}
+
+    def gives(self, level: Level) -> set[str]:
+        return {f"items.{self.score}"}
+
+    def columns(self, level: Level) -> list[str]:
+        return ["id", "media", "captions"]
+
+    def images(self, rows: pa.Table) -> list[list[Media]]:
+        return [[image] for image in rows["media"].to_pylist()]
+
+    def texts(self, rows: pa.Table) -> list[list[str]]:
+        lists = rows["captions"].to_pylist()
+        return [[text for text in texts or () if text and text.strip()] for texts in lists]
+
+    def combine(self, cosines: np.ndarray[Any, Any]) -> float:
+        return float(cosines.max())
+
+    def decide(self, rows: pa.Table, items: pa.Table) -> pa.Table:
+        if "references" not in rows.column_names:
+            scores = numbers(rows[self.score])
+            return self.verdicts(rows["id"], scores, scores)
+        known = dict(zip(items["id"].to_pylist(), numbers(items[self.score]).tolist(), strict=True))
+        sides = {"reference": ["references"], "target": ["targets"]}
+        chosen = sides.get(self.settings.of, ["references", "targets"])
+        lists = zip(*(rows[name].to_pylist() for name in chosen), strict=True)
+        found = [
+            [known.get(one["id"], np.nan) for members in row for one in members or ()] or [np.nan]
+            for row in lists
+        ]
+        lowest = np.array([np.min(scores) for scores in found], dtype=np.float64)
+        highest = np.array([np.max(scores) for scores in found], dtype=np.float64)
+        return self.verdicts(rows["id"], lowest, highest)
