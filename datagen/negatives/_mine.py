@@ -76,11 +76,16 @@ class _Inputs:
     codes: int
 
 
-def listed(column: pa.ChunkedArray) -> tuple[Array, pa.Array]:
+def listed(column: pa.ChunkedArray | pa.Array) -> tuple[Array, pa.ChunkedArray]:
     """A list column as (row number of each element, elements)."""
-    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    return np.repeat(np.arange(len(lists)), lengths), lists.flatten()
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    counts, values = [np.empty(0, np.int64)], []
+    for chunk in chunks:
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0)
+        counts.append(lengths.to_numpy(zero_copy_only=False).astype(np.int64))
+        values.append(chunk.flatten())
+    owner = np.repeat(np.arange(len(column)), np.concatenate(counts))
+    return owner, pa.chunked_array(values, column.type.value_type)
 
 
 def mine(
@@ -206,7 +211,7 @@ def _inputs(rows: pa.Table, items: pa.Table, space: Space, mining: Mining) -> tu
 
 def _members(
     column: pa.ChunkedArray, space: Space, inner: bool = False
-) -> tuple[_Members, pa.Array]:
+) -> tuple[_Members, pa.ChunkedArray]:
     owner, values = listed(column)
     ids = pc.struct_field(values, ["item", "id"] if inner else "id")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(column)))])
@@ -228,13 +233,15 @@ def _joined(parts: list[_Members]) -> _Members:
     return _Members(offsets, np.concatenate([part.rows for part in parts])[order])
 
 
-def _caption_codes(items: pa.Table, at: Array, targets: pa.Array) -> tuple[Array, Array, int]:
+def _caption_codes(
+    items: pa.Table, at: Array, targets: pa.ChunkedArray
+) -> tuple[Array, Array, int]:
     """Sorted keys of (space row, caption) for items, caption codes of targets, number of codes.
 
     Captions are equal where they differ in case and outer spaces only; an empty one equals none.
     """
     owner, values = listed(items["captions"])
-    texts = pa.chunked_array([values.cast(pa.large_string()), targets.cast(pa.large_string())])
+    texts = pa.chunked_array([*values.chunks, *targets.chunks], pa.string()).cast(pa.large_string())
     texts = pc.utf8_trim_whitespace(pc.utf8_lower(texts))
     texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.large_string()), texts)
     encoded = texts.combine_chunks().dictionary_encode()

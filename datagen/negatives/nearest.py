@@ -154,7 +154,7 @@ def _negatives(kind: str, scores: pa.Array, members: Any) -> pa.Array:
 
 def _present(rows: pa.Table) -> tuple[Array, pa.Array]:
     owner, values = listed(rows["negatives"])
-    return owner, values
+    return owner, values.combine_chunks()
 
 
 def _references(

@@ -1,0 +1,316 @@
+"""The split's guarantee, checked by brute force over items, near-duplicates and groups."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from datagen import registry, schema
+from datagen.errors import DatagenError
+from datagen.split.by_group import ByGroup, ByGroupSettings
+from datagen.step import Context, Result, Tables
+
+ITEMS = pa.schema([*schema.ITEMS, pa.field("phash", pa.uint64())])
+
+
+def item(name: str, phash: int | None = None, labels: dict[str, Any] | None = None) -> Any:
+    return {"id": name, "captions": [], "labels": json.dumps(labels or {}), "phash": phash}
+
+
+def row(
+    number: int, references: list[str], targets: list[str], negatives: list[str] | None = None
+) -> dict[str, Any]:
+    return {
+        "id": f"t{number:05d}",
+        "references": [{"id": name} for name in references],
+        "targets": [{"id": name} for name in targets],
+        "negatives": [{"kind": "mined", "item": {"id": name}} for name in negatives or []],
+    }
+
+
+def tables(items: list[Any], rows: list[Any]) -> Tables:
+    columns = pa.schema([*schema.TRIPLETS, schema.NEGATIVES])
+    return Tables(
+        pa.Table.from_pylist(items, schema=ITEMS),
+        pa.Table.from_pylist(rows, schema=columns),
+        "triplets",
+    )
+
+
+def run(items: list[Any], rows: list[Any], seed: int = 0, **settings: Any) -> Result:
+    return ByGroup(ByGroupSettings(**settings))(tables(items, rows), Context(seed=seed))
+
+
+def ids(members: list[Any]) -> list[str]:
+    return [member["item"]["id"] if "item" in member else member["id"] for member in members]
+
+
+def sides_of_items(result: Result) -> dict[str, set[str]]:
+    sides: dict[str, set[str]] = {}
+    for found in result.rows.to_pylist():
+        for column in ("references", "targets", "negatives"):
+            for name in ids(found[column] or []):
+                sides.setdefault(name, set()).add(found["split"])
+    return sides
+
+
+def leaks(result: Result, items: list[Any], radius: int, group: str | None = None) -> list[str]:
+    """Every item, near-duplicate or group that stands on two sides, found pair by pair."""
+    sides = sides_of_items(result)
+    out = [name for name, where in sides.items() if len(where) > 1]
+    for one, other in itertools.combinations([i for i in items if i["id"] in sides], 2):
+        if sides[one["id"]] == sides[other["id"]]:
+            continue
+        hashes = (one["phash"], other["phash"])
+        if None not in hashes and (hashes[0] ^ hashes[1]).bit_count() <= radius:
+            out.append(f"{one['id']} ~ {other['id']}")
+        if group:
+            left, right = (json.loads(i["labels"]).get(group) for i in (one, other))
+            if left is not None and left == right:
+                out.append(f"{one['id']} {group} {other['id']}")
+    return out
+
+
+@st.composite
+def collections(draw: st.DrawFn) -> tuple[list[Any], list[Any]]:
+    count = draw(st.integers(2, 24))
+    names = [f"i{number:02d}" for number in range(count)]
+    bits = st.sets(st.integers(0, 12), max_size=4)
+    st.one_of(st.none(), bits.map(lambda found: sum(1 << 5 * bit for bit in found)))
+    items = []
+    for name in names:
+        phash = draw(
+            st.one_of(st.none(), bits.map(lambda found: sum(1 << b * 5 for b in {*found})))
+        )
+        clip = draw(st.one_of(st.none(), st.integers(0, 5)))
+        items.append(item(name, phash, {} if clip is None else {"clip": clip}))
+    some = st.lists(st.sampled_from(names), min_size=1, max_size=2)
+    rows = [
+        row(number, draw(some), draw(some), draw(st.lists(st.sampled_from(names), max_size=3)))
+        for number in range(draw(st.integers(0, 30)))
+    ]
+    return items, rows
+
+
+SHARES = st.sampled_from([(0.8, 0.1, 0.1), (0.5, 0.5, 0.0), (0.4, 0.3, 0.3), (0.0, 0.5, 0.5)])
+
+
+@hypothesis_settings(max_examples=120, deadline=None)
+@given(made=collections(), shares=SHARES, radius=st.integers(0, 3), seed=st.integers(0, 3))
+def test_nothing_stands_on_two_sides(
+    made: tuple[list[Any], list[Any]], shares: tuple[float, float, float], radius: int, seed: int
+) -> None:
+    items, rows = made
+    train, val, test = shares
+    if not any("clip" in json.loads(i["labels"]) for i in items):
+        items.append(item("zz", None, {"clip": 9}))
+    settings = {"train": train, "val": val, "test": test, "radius": radius, "group_by": "clip"}
+    result = run(items, rows, seed=seed, **settings)
+    assert leaks(result, items, radius, "clip") == []
+    verdicts = {v["id"]: v for v in result.verdicts.to_pylist()}
+    kept = {found["id"]: found for found in result.rows.to_pylist()}
+    assert set(verdicts) == {r["id"] for r in rows}
+    assert {n for n, v in verdicts.items() if v["verdict"] == schema.KEPT} == set(kept)
+    for one in rows:
+        if one["id"] in kept:
+            found = kept[one["id"]]
+            assert ids(found["references"]) == ids(one["references"])
+            assert ids(found["targets"]) == ids(one["targets"])
+            left = iter(ids(one["negatives"]))
+            assert all(name in left for name in ids(found["negatives"]))  # in order
+        else:
+            assert verdicts[one["id"]]["rule"] == "crosses_split"
+    assert {found["split"] for found in kept.values()} <= {
+        name for name, share in zip(("train", "val", "test"), shares, strict=True) if share
+    }
+    removed = sum(len(r["negatives"]) for r in rows if r["id"] in kept) - sum(
+        len(found["negatives"]) for found in kept.values()
+    )
+    assert result.notes["removed_negatives"] == removed
+    assert result.notes["lost"] == len(rows) - len(kept)
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(made=collections(), data=st.data())
+def test_row_order_and_item_order_do_not_show(
+    made: tuple[list[Any], list[Any]], data: st.DataObject
+) -> None:
+    items, rows = made
+    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
+    first = run(items, rows, **shares)
+    again = run(data.draw(st.permutations(items)), data.draw(st.permutations(rows)), **shares)
+    assert first.rows.to_pylist() == again.rows.to_pylist()
+    assert first.verdicts.sort_by("id").equals(again.verdicts.sort_by("id"))
+    assert first.notes == again.notes
+
+
+def grid(side: int) -> tuple[list[Any], list[Any]]:
+    """One component: items on a square grid, each paired with its right and lower neighbour."""
+    names = {(x, y): f"g{x:03d}-{y:03d}" for x in range(side) for y in range(side)}
+    links = [
+        (names[x, y], names[there])
+        for x, y in names
+        for there in ((x + 1, y), (x, y + 1))
+        if there in names
+    ]
+    rows = [row(number, [left], [right]) for number, (left, right) in enumerate(links)]
+    return [item(name) for name in names.values()], rows
+
+
+def test_one_giant_component_is_cut_to_the_shares_with_few_lost() -> None:
+    items, rows = grid(50)
+    result = run(items, rows, train=0.8, val=0.1, test=0.1)
+    assert leaks(result, items, 4) == []
+    for side, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
+        assert result.notes[side]["share"] == pytest.approx(share, abs=0.01)
+    # A square holding a tenth of the grid has 4 * sqrt(250) = 63 edges around it.
+    assert result.notes["lost"] < 3 * 2 * 63
+
+
+def test_a_random_split_of_the_same_items_would_lose_many_more() -> None:
+    items, rows = grid(50)
+    drawn = np.random.default_rng(0).choice(3, size=len(items), p=[0.8, 0.1, 0.1])
+    side = dict(zip([i["id"] for i in items], drawn.tolist(), strict=True))
+    random = sum(side[ids(r["references"])[0]] != side[ids(r["targets"])[0]] for r in rows)
+    assert run(items, rows, train=0.8, val=0.1, test=0.1).notes["lost"] < random / 5
+
+
+def test_small_components_are_placed_whole_and_nothing_is_lost() -> None:
+    rows = [row(n, [f"a{n // 2}"], [f"b{n}"]) for n in range(400)]
+    items = [item(name) for r in rows for name in ids(r["references"] + r["targets"])]
+    items = list({i["id"]: i for i in items}.values())
+    result = run(items, rows, train=0.9, val=0.05, test=0.05)
+    assert result.notes["lost"] == 0
+    assert Counter(result.rows["split"].to_pylist()) == {"train": 360, "val": 20, "test": 20}
+
+
+def test_a_giant_component_stays_whole_where_small_ones_fill_the_small_sides() -> None:
+    items, rows = grid(20)
+    extra = [row(10_000 + n, [f"x{n}"], [f"y{n}"]) for n in range(100)]
+    items += [item(f"{letter}{n}") for n in range(100) for letter in "xy"]
+    result = run(items, rows + extra, train=0.9, val=0.05, test=0.05)
+    assert result.notes["lost"] == 0
+    assert result.notes["val"]["share"] == pytest.approx(0.05, abs=0.005)
+
+
+def test_near_duplicates_keep_their_rows_together_only_when_asked() -> None:
+    items = [
+        item(f"{letter}{n}", 0b1011 if n % 2 else 0b0011) for n in range(40) for letter in "rt"
+    ]
+    rows = [row(n, [f"r{n}"], [f"t{n}"]) for n in range(40)]
+    together = run(items, rows, train=0.5, val=0.25, test=0.25)
+    assert set(together.rows["split"].to_pylist()) == {"train"}  # one node cannot be cut
+    apart = run(items, rows, train=0.5, val=0.25, test=0.25, near_duplicates=False)
+    assert Counter(apart.rows["split"].to_pylist()) == {"train": 20, "val": 10, "test": 10}
+
+
+def test_items_without_a_hash_stand_alone() -> None:
+    rows = [row(n, [f"r{n}"], [f"t{n}"]) for n in range(20)]
+    items = [item(f"{letter}{n}", None) for n in range(20) for letter in "rt"]
+    result = run(items, rows, train=0.5, val=0.25, test=0.25)
+    assert Counter(result.rows["split"].to_pylist()) == {"train": 10, "val": 5, "test": 5}
+
+
+def test_hashes_that_were_stored_as_signed_numbers_mean_the_same() -> None:
+    made = tables([item("r", 1 << 63), item("t", (1 << 63) | 1)], [row(0, ["r"], ["t"])])
+    signed = made.items["phash"].to_numpy().view(np.int64)
+    items = made.items.drop_columns(["phash"]).append_column("phash", pa.array(signed))
+    operator = ByGroup(ByGroupSettings())
+    one = operator(made, Context())
+    other = operator(Tables(items, made.rows, "triplets"), Context())
+    assert one.rows.equals(other.rows)
+
+
+def test_a_negative_on_another_side_is_removed_and_the_row_kept() -> None:
+    rows = [row(n, [f"r{n}"], [f"t{n}"], [f"t{(n + 1) % 40}", "alone"]) for n in range(40)]
+    items = [item(f"{letter}{n}") for n in range(40) for letter in "rt"] + [item("alone")]
+    result = run(items, rows, train=0.5, val=0.25, test=0.25)
+    assert result.notes["lost"] == 0
+    assert result.notes["removed_negatives"] > 0
+    assert leaks(result, items, 4) == []
+    # An item that is only a negative goes where most rows use it, so those rows keep it.
+    keeps = [r["split"] for r in result.rows.to_pylist() if "alone" in ids(r["negatives"])]
+    assert keeps == ["train"] * 20
+
+
+def test_a_crossing_row_names_the_sides_it_crosses() -> None:
+    items, rows = grid(30)
+    result = run(items, rows, train=0.8, val=0.2, test=0.0)
+    lost = [v for v in result.verdicts.to_pylist() if v["verdict"] == schema.REJECTED]
+    assert lost
+    assert {(v["rule"], v["detail"]) for v in lost} == {("crosses_split", "items in train and val")}
+
+
+def test_a_star_is_not_torn_apart_for_a_few_rows() -> None:
+    items = [item("hub")] + [item(f"leaf{n}") for n in range(200)]
+    rows = [row(n, ["hub"], [f"leaf{n}"]) for n in range(200)]
+    result = run(items, rows, train=0.9, val=0.05, test=0.05)
+    assert result.notes["lost"] == 0
+    assert result.notes["train"]["share"] == 1.0
+
+
+def test_no_more_is_lost_than_allowed() -> None:
+    rng = np.random.default_rng(1)
+    items = [item(f"n{n}") for n in range(300)]
+    links = rng.integers(0, 300, size=(1500, 2))
+    rows = [row(n, [f"n{a}"], [f"n{b}"]) for n, (a, b) in enumerate(links)]
+    for allowed in (0.0, 0.05, 0.2):
+        result = run(items, rows, train=0.6, val=0.2, test=0.2, max_lost=allowed)
+        assert result.notes["lost_share"] <= allowed
+    assert run(items, rows, train=0.6, val=0.2, test=0.2).notes["val"]["rows"] > 100
+
+
+def test_another_seed_gives_another_split() -> None:
+    rows = [row(n, [f"r{n}"], [f"t{n}"]) for n in range(50)]
+    items = [item(f"{letter}{n}") for n in range(50) for letter in "rt"]
+    shares = {"train": 0.5, "val": 0.25, "test": 0.25}
+    one, other = (run(items, rows, seed=seed, **shares).rows["split"] for seed in (0, 1))
+    assert one.to_pylist() != other.to_pylist()
+
+
+def test_everything_on_one_side_needs_no_cut() -> None:
+    items, rows = grid(5)
+    result = run(items, rows, train=1.0, val=0, test=0)
+    assert set(result.rows["split"].to_pylist()) == {"train"}
+    assert result.notes["lost"] == 0
+
+
+def test_an_empty_table_stays_empty() -> None:
+    result = run([], [])
+    assert len(result.rows) == 0
+    assert result.rows.schema.field("split").type == pa.string()
+
+
+def test_pairs_without_negatives_are_split_as_well() -> None:
+    made = tables([item("r"), item("t")], [row(0, ["r"], ["t"])])
+    pairs = Tables(made.items, made.rows.select(schema.PAIRS.names), "pairs")
+    result = ByGroup(ByGroupSettings())(pairs, Context())
+    assert result.rows.column_names == [*schema.PAIRS.names, "split"]
+
+
+def test_a_label_that_no_item_has_is_named() -> None:
+    with pytest.raises(DatagenError, match="no item has the label 'clip'"):
+        run([item("r"), item("t")], [row(0, ["r"], ["t"])], group_by="clip")
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.2, 0.1), (0.5, 0.1, 0.1), (1.2, -0.1, -0.1)])
+def test_shares_that_do_not_sum_to_one_are_refused(shares: tuple[float, float, float]) -> None:
+    with pytest.raises(ValidationError):
+        ByGroupSettings(train=shares[0], val=shares[1], test=shares[2])
+
+
+def test_needs_follow_the_settings() -> None:
+    assert registry.find("split", "by_group") is ByGroup
+    assert ByGroup(ByGroupSettings()).needs("triplets") == {"pairs", "items.phash"}
+    bare = ByGroupSettings(near_duplicates=False, group_by="clip")
+    assert ByGroup(bare).needs("triplets") == {"pairs", "items.labels"}
