@@ -1,0 +1,216 @@
+"""Writes one shard: media read by reference and checked, texts and JSON rendered, tar published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from datagen import media, store
+from datagen.shards import _tar
+
+#: Media that are kept for the next triplets of a shard (bytes), and the largest of them.
+CACHE, CACHED = 64 << 20, 4 << 20
+#: Rows that are Python objects at a time.
+BATCH = 128
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+#: Extensions by true format. Nothing else gets an extension: readers act upon them.
+EXTENSIONS = {
+    "jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "bmp": "bmp", "tiff": "tiff",
+    "avif": "avif", "ppm": "ppm", "mp4": "mp4", "mov": "mov", "webm": "webm", "mkv": "mkv",
+    "avi": "avi",
+}  # fmt: skip
+UNKNOWN = "bin"
+
+_ROLES = (("references", "reference"), ("targets", "target"), ("negatives", "negative"))
+_MEDIA_FIELDS = ("format", "frames", "height", "modality", "seconds", "sha256", "size", "width")
+
+
+class _Changed(Exception):
+    """A medium is no longer what it was when it was read first."""
+
+
+class _Nothing(Exception):
+    """No triplet of a shard could be written."""
+
+
+class _Reader:
+    """Reads media, checks them against their hash, and keeps the last ones."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._size = 0
+
+    def __call__(self, where: Mapping[str, Any]) -> bytes:
+        place = (where["path"], where["offset"] or 0)
+        data = self._kept.get(place)
+        if data is not None and len(data) == where["size"]:
+            self._kept.move_to_end(place)
+            return data
+        data = _read(where)
+        if len(data) <= CACHED:
+            self._size += len(data) - len(self._kept.pop(place, b""))
+            self._kept[place] = data
+            while self._size > CACHE:
+                self._size -= len(self._kept.popitem(last=False)[1])
+        return data
+
+
+def _read(where: Mapping[str, Any]) -> bytes:
+    # What these bytes may cost was decided when they were first read; now their hash decides.
+    size = where["size"] or media.DEFAULT.max_bytes
+    limits = media.Limits(max_bytes=size, max_video_bytes=size, allow_http=True)
+    try:
+        data = media.read(where, limits)
+    except media.MediaError as error:
+        raise _Changed(f"{error.rule}: {error.detail}") from error
+    except OSError as error:
+        raise _Changed(f"{where['path']}: {error}") from error
+    if where["sha256"] and hashlib.sha256(data).hexdigest() != where["sha256"]:
+        raise _Changed(f"{where['path']}: other bytes than when it was listed")
+    return data
+
+
+def write_shard(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the shard that ``spec`` describes and the notes beside it; gives these notes.
+
+    ``spec`` has ``rows`` (Parquet file of its triplets), ``folder``, ``name``, ``split``,
+    ``plan`` (hash) and ``negatives`` (whether their bytes go in). A triplet whose media are
+    gone or changed is left out and noted under ``failed``, as (id, rule, detail).
+    """
+    table = store.read_table(spec["rows"])
+    path = store.join(spec["folder"], f"{spec['name']}.tar")
+    digest, total, written = hashlib.sha256(), 0, 0
+    failed: list[list[str]] = []
+    read = _Reader()
+    try:
+        with store.writing(path) as file:
+            for batch in table.to_batches(max_chunksize=BATCH):
+                for row in batch.to_pylist():
+                    try:
+                        blocks = _pieces(_sample(row, spec, read))
+                    except _Changed as error:
+                        failed.append([row["id"], "media_changed", str(error)])
+                        continue
+                    except ValueError as error:
+                        failed.append([row["id"], "bad_id", str(error)])
+                        continue
+                    for block in blocks:
+                        file.write(block)
+                        digest.update(block)
+                        total += len(block)
+                    written += 1
+            if not written:
+                raise _Nothing
+            file.write(_tar.END)
+            digest.update(_tar.END)
+            total += len(_tar.END)
+    except _Nothing:
+        pass
+    notes = {
+        "name": f"{spec['name']}.tar",
+        "split": spec["split"],
+        "triplets": written,
+        "bytes": total,
+        "sha256": digest.hexdigest() if written else None,
+        "plan": spec["plan"],
+        "failed": failed,
+    }
+    store.write_json(store.join(spec["folder"], f"{spec['name']}.json"), notes)
+    return notes
+
+
+def _pieces(blocks: Iterator[bytes]) -> list[bytes]:
+    """All blocks, read before one is written: as one where that is cheap, clips as they are."""
+    found = list(blocks)
+    return [b"".join(found)] if sum(map(len, found)) <= CACHED else found
+
+
+def _sample(row: Mapping[str, Any], spec: Mapping[str, Any], read: _Reader) -> Iterator[bytes]:
+    """The blocks of one triplet: media, text, JSON."""
+    key = row["id"]
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r}: an id of letters, digits, - and _ was expected")
+    described: dict[str, list[dict[str, Any]]] = {}
+    for column, role in _ROLES:
+        described[column] = []
+        for number, entry in enumerate(row.get(column) or ()):
+            item = entry["item"] if role == "negative" else entry
+            name = _member_name(role, number, item["media"])
+            if name is not None and (role != "negative" or spec["negatives"]):
+                data = read(item["media"])
+                yield _tar.header(f"{key}.{name}", len(data))
+                yield data
+                yield _tar.padding(len(data))
+            else:
+                name = None
+            about = _described(item, name)
+            if role == "negative":
+                about |= {"kind": entry["kind"], "score": _number(entry["score"])}
+            described[column].append(about)
+    for end, data in (
+        ("txt", (row["modification"] or "").encode()),
+        ("json", _json(row, spec["split"], described)),
+    ):
+        yield _tar.header(f"{key}.{end}", len(data))
+        yield data
+        yield _tar.padding(len(data))
+
+
+def _member_name(role: str, number: int, where: Mapping[str, Any] | None) -> str | None:
+    """``reference.jpg``, ``reference.1.jpg``, ``negative.0.jpg``; None where there are no bytes."""
+    if where is None:
+        return None
+    middle = f".{number}" if number or role == "negative" else ""
+    return f"{role}{middle}.{_extension(where)}"
+
+
+def _extension(where: Mapping[str, Any]) -> str:
+    return EXTENSIONS.get(where["format"] or "", UNKNOWN)
+
+
+def _described(item: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+    """A member as the JSON tells it. Labels stay a JSON text: their fields differ by item, and
+    readers that make one table of all samples would lose or refuse them."""
+    where = item["media"]
+    return {
+        "id": item["id"],
+        "key": item["key"],
+        "caption": item["caption"],
+        "labels": item["labels"] or "{}",
+        "file": name,
+        "media": {field: where[field] for field in _MEDIA_FIELDS} if where else None,
+    }
+
+
+def _json(row: Mapping[str, Any], split: str, described: Mapping[str, Any]) -> bytes:
+    evidence = dict(row["evidence"] or {})
+    if evidence:
+        evidence["score"] = _number(evidence["score"])
+    value = {
+        "id": row["id"],
+        "pair": row["pair"],
+        "split": split,
+        "modification": row["modification"],
+        **described,
+        "scores": {
+            name.removeprefix("score_"): _number(score)
+            for name, score in row.items()
+            if name.startswith("score_")
+        },
+        "evidence": evidence or None,
+        "provenance": row["provenance"] or [],
+    }
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _number(value: Any) -> Any:
+    """A score as JSON can hold it: no NaN, no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
