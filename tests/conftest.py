@@ -1,0 +1,20 @@
+"""Fixtures that several packages share. Its place puts the helper modules of tests/ in reach."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_models
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Reference of a tiny random open_clip model."""
+    pytest.importorskip("torch", reason="needs datagen[models]")
+    return tiny_models.tiny_open_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Reference of a tiny random sentence encoder."""
+    pytest.importorskip("torch", reason="needs datagen[models]")
+    return tiny_models.tiny_sentence_transformer(tmp_path_factory.mktemp("encoder"))
