@@ -77,9 +77,13 @@ def place(graph: Graph, shares: Sequence[float], max_lost: float) -> Array:
     short = [side for side in wanted if left[side] > _slack(shares[side] * graph.edges)]
     if short:
         growth = _Growth(graph, sides, base, sizes[labels])
-        budget = int(max_lost * graph.edges)
-        for side in sorted(short, key=lambda side: (-shares[side], side)):
-            budget -= growth.grow(side, shares[side], left[side], budget)
+        budget, lost = int(max_lost * graph.edges), 0
+        short.sort(key=lambda side: (-shares[side], side))
+        for number, side in enumerate(short):
+            # Shares are shares of what remains: of what this cut loses, and of what the cuts for
+            # the sides after it will lose, which is about as much for each row that they hold.
+            ahead = sum(shares[other] for other in short[number:])
+            lost += growth.grow(side, ahead, left[side] - shares[side] * lost, budget - lost)
         sides = growth.sides
     return sides
 
@@ -135,14 +139,15 @@ class _Growth:
         self.sizes = sizes
         self.ranks: list[int] = graph.ranks.tolist()
 
-    def grow(self, side: int, share: float, lacking: float, budget: int) -> int:
+    def grow(self, side: int, ahead: float, lacking: float, budget: int) -> int:
         """Move nodes to ``side`` until it holds ``lacking`` more edges; returns the edges lost.
 
-        Greedy: next is the node most of whose edges would be inside. Its quota shrinks with
-        every edge lost, since shares are shares of what remains. Hubs (nodes with more edges
-        than the side should hold) are left out at first, as they would cost more than they give.
+        Greedy: next is the node most of whose edges would be inside. ``lacking`` shrinks by
+        ``ahead`` with every edge lost, of which there are at most ``budget``. Hubs (nodes with
+        more edges than the side should hold) are left out at first, as they would cost more than
+        they give.
         """
-        region = _Region(self, share, lacking, budget)
+        region = _Region(self, ahead, lacking, budget)
         degrees = region.degrees
         limit = max(1.0, lacking)
         while True:
@@ -166,8 +171,8 @@ class _Growth:
 class _Region:
     """A growing set of nodes of the largest side."""
 
-    def __init__(self, growth: _Growth, share: float, lacking: float, budget: int) -> None:
-        self.growth, self.share, self.lacking, self.budget = growth, share, lacking, budget
+    def __init__(self, growth: _Growth, ahead: float, lacking: float, budget: int) -> None:
+        self.growth, self.ahead, self.lacking, self.budget = growth, ahead, lacking, budget
         graph = growth.graph
         at_base = growth.sides == growth.base
         alive = ~growth.lost
@@ -189,7 +194,7 @@ class _Region:
 
     def wanted(self) -> float:
         """Edges that the side still lacks."""
-        return self.lacking - self.share * self.cut - self.inside
+        return self.lacking - self.ahead * self.cut - self.inside
 
     def full(self) -> bool:
         """Whether the side holds what it should, or no more may be lost."""
