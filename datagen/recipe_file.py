@@ -124,14 +124,20 @@ def _override(data: dict[str, Any], override: str, place: str, faults: list[str]
         faults.append(f"{name}: {place} has no '{head}'; {nearest(head, TOP_LEVEL)}")
         return
     if head == "steps":
-        if len(rest) < 2:
-            faults.append(f"{name}: overrides of steps look like steps.STEP.SETTING=VALUE")
+        if not rest or (len(rest) < 2 and value is not None):
+            faults.append(
+                f"{name}: overrides of steps look like steps.STEP.SETTING=VALUE, "
+                "or steps.STEP=null to leave one out"
+            )
             return
         steps = data.get("steps") or []
         index = _step_index(steps, rest[0])
         if index is None:
             known = sorted({alias for ids in _aliases(steps) for alias in ids})
             faults.append(f"{name}: no step '{rest[0]}'; {nearest(rest[0], known)}")
+            return
+        if len(rest) == 1:
+            data["steps"] = [step for at, step in enumerate(steps) if at != index]
             return
         kind = kind_of(steps[index])
         steps[index][kind] = dict(steps[index][kind] or {})

@@ -1,0 +1,91 @@
+"""What tests of whole runs share: a small recipe, the command in a process, hashes of shards."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from datagen.store import TEMPORARY
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN = ROOT / "tests" / "own" / "caption_length.py"
+
+#: Every kind of step, in small batches so that journals have many parts.
+RECIPE = f"""
+name: small
+seed: 5
+source: {{type: tinyworld, count: 240, size: 48}}
+steps:
+  - filter: {{op: "{OWN}:CaptionLength", low: 1, resources: {{batch_size: 16}}}}
+  - embed: {{space: caption, model: tfidf, width: 32}}
+  - pair: {{op: one_word_diff, max_per_reference: 3}}
+  - filter: {{op: similarity, space: caption, low: 0.05, resources: {{batch_size: 16}}}}
+  - text: {{op: template, texts_per_pair: 2, resources: {{batch_size: 16}}}}
+  - filter: {{op: duplicates, resources: {{batch_size: 16}}}}
+  - negatives: {{reference: true, mined: 2, space: caption}}
+  - split: {{train: 0.8, val: 0.1, test: 0.1}}
+  - shards: {{max_size: 300KB}}
+"""
+
+
+def recipe(folder, text=RECIPE, name="small.yaml"):
+    """Write a recipe and return its path."""
+    path = Path(folder) / name
+    path.write_text(text)
+    return str(path)
+
+
+def command(*arguments):
+    """The command line of ``datagen`` in a process of its own."""
+    return [sys.executable, "-m", "datagen", *map(str, arguments)]
+
+
+def datagen(*arguments, expect=0, **options):
+    """Run the command; returns the finished process after checking its exit status."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, cwd=ROOT, check=False, **options
+    )
+    assert done.returncode == expect, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def shard_hashes(out):
+    """SHA-256 of every shard, recomputed, after checking them against the manifest."""
+    folder = Path(out) / "shards"
+    found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.tar")}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {s["name"]: s["sha256"] for s in manifest["shards"]} == found
+    return found
+
+
+def check_files_are_whole(out):
+    """Read every file that stands under a final name; returns how many there are."""
+    count = 0
+    for folder, _, names in os.walk(out):
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) or name == "run.lock":
+                continue
+            count += 1
+            if name.endswith(".parquet"):
+                pq.read_table(path)
+            elif name.endswith(".json"):
+                json.loads(Path(path).read_text())
+            elif name.endswith(".npy"):
+                np.load(path, allow_pickle=False)
+            elif name.endswith(".tar"):
+                assert Path(path).read_bytes()[-1024:] == bytes(1024), path
+                with tarfile.open(path) as tar:
+                    for member in tar:
+                        file = tar.extractfile(member)
+                        assert file is not None
+                        assert len(file.read()) == member.size
+            else:
+                raise AssertionError(f"a file that nobody expects: {path}")
+    return count
