@@ -1,12 +1,13 @@
 """What a run of bytes is, told from its first bytes, and what a container's header declares.
 
-Nothing here decodes a pixel. Formats are named by their bytes, never by the file's extension.
+Formats are named by their bytes, never by the file's extension.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,11 +222,12 @@ def exif_orientation(exif: bytes | None) -> int:
     return 1
 
 
-def probe_video(data: bytes, name: str) -> Probe:
-    """Size and length of a clip, by demuxing (no frame is decoded).
+def probe_video(data: bytes, name: str, check: Callable[[int, int], None]) -> Probe:
+    """Size and length of a clip: all packets are counted, the first frame alone is decoded.
 
-    Without PyAV (extra ``video``) only the container is known. Raises MediaError: ``corrupt``,
-    ``truncated`` (packets that the header promises are missing) or ``no_video``.
+    ``check`` is called with the declared width and height before that. Without PyAV (extra
+    ``video``) only the container is known. Raises MediaError: ``corrupt``, ``truncated`` (packets
+    that the header promises are missing) or ``no_video``.
     """
     try:
         import av
@@ -237,29 +239,38 @@ def probe_video(data: bytes, name: str) -> Probe:
             if not container.streams.video:
                 raise MediaError("no_video", f"a {name} container without a video stream")
             stream = container.streams.video[0]
-            declared = stream.frames
-            packets = [packet for packet in container.demux(stream) if packet.size]
-            seconds = _seconds(container, stream, packets)
-            width, height = stream.width, stream.height
+            check(stream.width, stream.height)
+            declared, first, count, last = stream.frames, None, 0, 0.0
+            for packet in container.demux(stream):
+                if packet.size:
+                    count += 1
+                    last = max(last, _end(packet))
+                if first is None:
+                    first = next(iter(packet.decode()), None)
+            length = _seconds(container, stream) or last or None
     except MediaError:
         raise
     except Exception as error:
         raise MediaError("corrupt", f"{name}: {error}") from error
-    if declared and len(packets) < declared:
-        raise MediaError("truncated", f"{len(packets)} of {declared} frames")
-    if not packets or width < 1 or height < 1:
-        raise MediaError("corrupt", f"a {name} container without frames")
-    return Probe(name, width, height, "video", seconds, len(packets))
+    if declared and count < declared:
+        raise MediaError("truncated", f"{count} of {declared} frames")
+    if first is None:
+        raise MediaError("corrupt", f"a {name} container without a frame that can be decoded")
+    # Only decoded frames tell how far a player turns them.
+    turned = first.rotation % 180 != 0
+    width, height = (first.height, first.width) if turned else (first.width, first.height)
+    seconds = round(length, 6) if length else None
+    return Probe(name, width, height, "video", seconds, count)
 
 
-def _seconds(container: Any, stream: Any, packets: list[Any]) -> float | None:
+def _end(packet: Any) -> float:
+    if packet.pts is None or not packet.time_base:
+        return 0.0
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def _seconds(container: Any, stream: Any) -> float:
+    """The length that the header declares; 0 where it does not."""
     if stream.duration and stream.time_base:
-        return round(float(stream.duration * stream.time_base), 6)
-    if container.duration:
-        return round(container.duration / 1_000_000, 6)
-    ends = [
-        (packet.pts + (packet.duration or 0)) * packet.time_base
-        for packet in packets
-        if packet.pts is not None and packet.time_base
-    ]
-    return round(float(max(ends)), 6) if ends else None
+        return float(stream.duration * stream.time_base)
+    return float(container.duration or 0) / 1_000_000

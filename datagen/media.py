@@ -177,7 +177,7 @@ def _read_local(path: str, offset: int, size: int) -> bytes:
 
 
 def probe(data: bytes, limits: Limits = DEFAULT) -> Probe:
-    """What the header of ``data`` declares; no pixel is decoded.
+    """What the header of ``data`` declares; of an image no pixel is decoded, of a clip one frame.
 
     Raises MediaError: ``empty_file``, ``not_an_image``, ``unsupported_format``, ``corrupt``,
     ``truncated``, ``too_many_bytes``, ``too_many_pixels``, ``too_small``, ``animated``,
@@ -187,10 +187,11 @@ def probe(data: bytes, limits: Limits = DEFAULT) -> Probe:
     if name in VIDEO_FORMATS:
         if len(data) > max(limits.max_bytes, limits.max_video_bytes):
             raise MediaError("too_many_bytes", f"{len(data)} bytes")
-        clip = containers.probe_video(data, name)
-        if clip.frames is not None:
-            _check_size(clip.width, clip.height, limits)
-        return clip
+
+        def check(width: int, height: int) -> None:
+            _check_size(width, height, limits)
+
+        return containers.probe_video(data, name, check)
     picture, turn = _open(data, name, limits)
     width, height = picture.size
     if turn >= 5:

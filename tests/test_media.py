@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import pickle
+import sys
 import tarfile
 import threading
 import warnings
@@ -366,14 +367,16 @@ def test_fetching_stops_at_addresses_that_are_not_public(server: str) -> None:
     assert verdict(lambda: fetch.fetch("http://[bad", 0, 9, 1)) == "unreadable_file"
 
 
-def clip(kind: str, codec: str, frames: int = 12) -> bytes:
-    """A clip of noise, 64 by 48 pixels, 12 frames a second."""
+def clip(kind: str, codec: str, frames: int = 12, turn: int = 0) -> bytes:
+    """A clip of noise, 64 by 48 pixels, 12 frames a second, to be shown turned by degrees."""
     av = pytest.importorskip("av")
     out = io.BytesIO()
     noise = np.random.default_rng(0)
     with av.open(out, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=12)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if turn:
+            stream.set_display_rotation(turn)
         for _ in range(frames):
             pixels = noise.integers(0, 255, (48, 64, 3)).astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
@@ -401,6 +404,32 @@ def test_clips_are_probed_and_refused_as_images(kind: str, codec: str, name: str
     assert verdict(lambda: media.decode(data)) == "not_an_image"
     small = media.Limits(max_bytes=10, max_video_bytes=10)
     assert verdict(lambda: media.probe(data, small)) == "too_many_bytes"
+
+
+def test_a_clip_taken_upright_has_the_size_that_is_shown() -> None:
+    for turn, size in ((90, (48, 64)), (180, (64, 48)), (270, (48, 64))):
+        found = media.probe(clip("mp4", "mpeg4", turn=turn))
+        assert (found.width, found.height) == size
+    narrow = media.Limits(max_side=63)
+    assert verdict(lambda: media.probe(clip("mp4", "mpeg4"), narrow)) == "too_many_pixels"
+
+
+def test_a_container_without_pictures_is_no_clip() -> None:
+    av = pytest.importorskip("av")
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.sample_rate = 16_000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    assert verdict(lambda: media.probe(out.getvalue())) == "no_video"
+
+
+def test_without_pyav_the_container_is_still_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = clip("mp4", "mpeg4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert media.probe(data) == media.Probe("mp4", 0, 0, "video")
 
 
 def test_damaged_clips_are_refused_not_raised() -> None:
