@@ -156,12 +156,14 @@ def synced(write: Callable[..., str]) -> Callable[..., str]:
     return writing
 
 
-def timed(write: Callable[..., str], given: Any, max_size: int, count: int) -> tuple[float, int]:
-    """Seconds, and bytes of the tars; the number of samples written is checked."""
+def timed(
+    write: Callable[..., str], given: Any, max_size: int, count: int
+) -> tuple[float, float, int]:
+    """Seconds, of the CPU too, and bytes of the tars; the number of samples is checked."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("DATAGEN_BENCH_DIR")) as folder:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         out = write(given, folder, max_size)
-        seconds = time.perf_counter() - start
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
         size = keys = 0
         for name in os.listdir(out):
             if name.endswith(".tar"):
@@ -170,7 +172,7 @@ def timed(write: Callable[..., str], given: Any, max_size: int, count: int) -> t
                     keys += sum(one.endswith(".txt") for one in archive.getnames())
         if keys != count:
             raise SystemExit(f"{write}: {keys} samples instead of {count}")
-        return seconds, size
+        return seconds, busy, size
 
 
 def main() -> None:
@@ -197,21 +199,26 @@ def main() -> None:
             "tarfile": (maybe(tar_file), given),
         }
         seconds: dict[str, list[float]] = {name: [] for name in rivals}
+        busy: dict[str, list[float]] = {name: [] for name in rivals}
         sizes = {}
         for _ in range(chosen.rounds):
             for name, (write, data) in rivals.items():
-                took, sizes[name] = timed(write, data, chosen.max_size, chosen.triplets)
+                took, cpu, sizes[name] = timed(write, data, chosen.max_size, chosen.triplets)
                 seconds[name].append(took)
+                busy[name].append(cpu)
     base = statistics.median(seconds["webdataset.ShardWriter (TarWriter)"])
     print(f"{chosen.triplets} triplets of {NEGATIVES + 2} media, {kind}, "
           f"median of {chosen.rounds} rounds, sync of baselines: {chosen.sync}\n")  # fmt: skip
-    print("| writer | triplets/s | MB/s | seconds (min–max) | vs TarWriter |")
-    print("|---|---|---|---|---|")
+    print("| writer | triplets/s | MB/s | seconds (min–max) | CPU seconds | vs TarWriter |")
+    print("|---|---|---|---|---|---|")
     for name, times in seconds.items():
         middle = statistics.median(times)
         rate, speed = chosen.triplets / middle, sizes[name] / middle / 1e6
         spread = f"{middle:.2f} ({min(times):.2f}–{max(times):.2f})"
-        print(f"| {name} | {rate:,.0f} | {speed:.0f} | {spread} | {base / middle:.2f} |")
+        cpu = statistics.median(busy[name])
+        print(
+            f"| {name} | {rate:,.0f} | {speed:.0f} | {spread} | {cpu:.2f} | {base / middle:.2f} |"
+        )
 
 
 if __name__ == "__main__":

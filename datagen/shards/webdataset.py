@@ -135,7 +135,9 @@ class _Folder:
                 notes[shard.name] = found
                 continue
             rows = store.join(self.rows_folder, f"{shard.name}.parquet")
-            store.write_bytes(rows, packed)
+            fs, inner = store.filesystem(rows)
+            fs.makedirs(fs._parent(inner), exist_ok=True)
+            fs.pipe_file(inner, packed)  # for this run alone: need not outlive a power cut
             specs.append(
                 {"rows": rows, "folder": self.folder, "name": shard.name, "split": shard.split,
                  "plan": plan, "negatives": self.negatives}
