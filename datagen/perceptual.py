@@ -143,7 +143,8 @@ def keep_first(hashes: Array, radius: int) -> Array:
 
     Gives int64[n]: the index of the kept element that stands for each; its own where it is kept.
     No two kept elements are within ``radius`` bits, and every other one is within ``radius`` of
-    the one that stands for it (the nearest, then the first).
+    the one that stands for it: the nearest that was kept before it, then the first. Equal hashes
+    have the same. Holds all near pairs of distinct hashes (17 bytes each).
     """
     unique, members, starts = _unique(hashes)
     if not len(unique):

@@ -183,7 +183,7 @@ def _members(rows: pa.Table, column: str) -> list[list[str]]:
     lists = rows[column].combine_chunks()
     ids = lists.flatten().field("id").to_pylist()
     ends = np.cumsum(lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)).tolist()
-    return [ids[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [ids[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 def _texts(rows: pa.Table) -> list[str]:
