@@ -235,7 +235,7 @@ def probe_video(data: bytes, name: str, check: Callable[[int, int], None]) -> Pr
         return Probe(name, 0, 0, "video")
     try:
         # The demuxer is named: guessing could pick one that opens other files or addresses.
-        with av.open(io.BytesIO(data), format=VIDEO_FORMATS[name]) as container:
+        with av.open(io.BytesIO(data), "r", format=VIDEO_FORMATS[name]) as container:
             if not container.streams.video:
                 raise MediaError("no_video", f"a {name} container without a video stream")
             stream = container.streams.video[0]
