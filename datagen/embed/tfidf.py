@@ -120,7 +120,7 @@ class _Space:
         self.vectorizer = TfidfVectorizer(
             analyzer="char_wb" if letters else "word",
             ngram_range=(2, 4) if letters else (1, settings.words),
-            token_pattern=r"(?u)\b\w+\b",
+            token_pattern=None if letters else r"(?u)\b\w+\b",
             sublinear_tf=True,
             max_features=MAX_FEATURES,
             dtype=np.float32,
@@ -142,17 +142,15 @@ class _Space:
         features = counts.shape[1]
         # A projection cannot have more dimensions than there are words or captions.
         width = min(self.settings.width, counts.shape[0], features)
+        explained = 1.0
         if width < features:
             self.projection = TruncatedSVD(width, random_state=self.seed % (1 << 32))
-            self.projection.fit(counts)
-        self.notes = {
-            "learned_from": len(texts),
-            "features": features,
-            "width": width,
-            "explained": None
-            if self.projection is None
-            else round(float(self.projection.explained_variance_ratio_.sum()), 4),
-        }
+            # One caption has no variance to explain.
+            with np.errstate(invalid="ignore"):
+                explained = float(self.projection.fit(counts).explained_variance_ratio_.sum())
+        self.notes = {"learned_from": len(texts), "features": features, "width": width}
+        if np.isfinite(explained):
+            self.notes["explained"] = round(explained, 4)
 
     def encode(self, texts: list[str]) -> Array:
         """Unit vectors of ``texts``; NaN where no word is known."""
