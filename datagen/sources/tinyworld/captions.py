@@ -11,7 +11,6 @@ from typing import Any
 
 from datagen.sources.tinyworld import words
 from datagen.sources.tinyworld.scene import (
-    BACKGROUNDS,
     COLOURS,
     SHAPES,
     VALUES,

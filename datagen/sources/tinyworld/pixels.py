@@ -9,6 +9,7 @@ differ in colour.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,6 @@ from scipy import ndimage
 from datagen.sources.tinyworld.render import BACKGROUND_RGB, COLOUR_RGB, MARK_RGB, stamp
 from datagen.sources.tinyworld.scene import (
     CENTRES,
-    COLOURS,
     COUNTS,
     DIAMETERS,
     SHAPES,
@@ -54,7 +54,8 @@ class _Piece:
 
 
 def _distance(pixels: Array, rgb: Sequence[float] | Array) -> Array:
-    return np.sqrt(((pixels - np.asarray(rgb, dtype=np.float32)) ** 2).sum(axis=-1))
+    apart: Array = np.linalg.norm(pixels - np.asarray(rgb, dtype=np.float32), axis=-1)
+    return apart
 
 
 def _ground(pixels: Array) -> tuple[str, Array]:
@@ -70,29 +71,44 @@ def _ground(pixels: Array) -> tuple[str, Array]:
 
 def _pieces(pixels: Array, ground: Array) -> list[_Piece]:
     """The connected shapes that stand out from the background."""
-    palette = np.asarray([*COLOUR_RGB.values(), MARK_RGB, ground], dtype=np.float32)
-    apart = np.stack([_distance(pixels, rgb) for rgb in palette])
-    nearest = apart.argmin(axis=0)
+    apart = _distance(pixels, ground)
     # The shadow of a thing is a darker background, so it must not count as standing out.
     level = (pixels @ ground) / max(float(ground @ ground), 1.0)
-    shaded = _distance(pixels, level[..., None] * ground) < 14
-    stands_out = (apart[-1] > _GROUND_NEAR) & ~(shaded & (level < 1) & (level > 0.7))
-    labels, number = ndimage.label(stands_out, structure=np.ones((3, 3)))
+    shaded = (_distance(pixels, level[..., None] * ground) < 14) & (level < 1) & (level > 0.7)
+    labels, _ = ndimage.label((apart > _GROUND_NEAR) & ~shaded, structure=np.ones((3, 3)))
     pieces = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        mine = labels[box] == label
-        if mine.sum() < _LEAST:
+        seen = pixels[box][labels[box] == label]
+        if len(seen) < _LEAST:
             continue
-        votes = np.bincount(nearest[box][mine], minlength=len(palette))[: len(COLOURS)]
-        winner = int(votes.argmax())
-        if votes[winner] < _LEAST // 2:
-            continue
-        own = np.median(pixels[box][mine & (nearest[box] == winner)], axis=0)
+        colour, own = _colour(seen, ground)
         piece = _piece(pixels, labels, label, box, own)
         if piece is not None:
-            pieces.append(_Piece(COLOURS[winner], *piece))
-    del number
+            pieces.append(_Piece(colour, *piece))
     return pieces
+
+
+def _colour(seen: Array, ground: Array) -> tuple[str, Array]:
+    """The colour of a piece whose pixels are ``seen`` (n, 3), and what it is like here.
+
+    Every pixel is taken as a mixture of the colour with the background (at the edge) or with the
+    marks: else a red shape with white stripes, seen unsharply, would be pink.
+    """
+    costs = {}
+    for name, rgb in COLOUR_RGB.items():
+        base = np.asarray(rgb, dtype=np.float32)
+        away: Array = np.full(len(seen), np.inf, dtype=np.float32)
+        for other in (ground, np.asarray(MARK_RGB, dtype=np.float32)):
+            line = other - base
+            share = np.clip((seen - base) @ line / (line @ line), 0, 1)
+            away = np.minimum(away, _distance(seen, base + share[:, None] * line))
+        # Brown is also a mixture of orange with a dark background: pure colours are likelier.
+        away = np.minimum(away, 120) + 0.15 * _distance(seen, base)
+        costs[name] = float(away.mean())
+    winner = min(costs, key=lambda name: costs[name])
+    apart = _distance(seen, COLOUR_RGB[winner])
+    purest = seen[apart <= np.quantile(apart, 0.35)]
+    return winner, np.median(purest, axis=0)
 
 
 def _piece(
@@ -178,7 +194,7 @@ def _thing(colour: str, pieces: Sequence[_Piece]) -> Thing:
         home = CENTRES[position]
         places = centres(Thing(shape, colour, size, texture, count, position)) or [home]
         middle = [(min(axis) + max(axis)) / 2 for axis in zip(*places, strict=True)]
-        return (x - middle[0]) ** 2 + (y - middle[1]) ** 2
+        return math.dist((x, y), middle)
 
     return Thing(shape, colour, size, texture, count, min(CENTRES, key=away))
 

@@ -144,12 +144,12 @@ def _dots(shape: str) -> tuple[Point, ...]:
         return tuple(_regular(9, 0.75, -math.pi / 2))
     rows, columns = np.mgrid[-3:4, -3:4]
     lattice = np.stack([(columns + (rows % 2) / 2) * 0.56, rows * 0.485], axis=-1).reshape(-1, 2)
-    fine = np.stack(np.mgrid[-1:1:0.05, -1:1:0.05], axis=-1).reshape(-1, 2)
+    fine = np.asarray(np.mgrid[-1:1:0.05, -1:1:0.05]).reshape(2, -1)[::-1].T
     middle = fine[_depth(outlines(shape), fine) > 0].mean(axis=0)
     best: tuple[float, Array] = (-1.0, lattice[:0])
     for across in np.linspace(0, 0.56, 9)[:-1]:
         for down in np.linspace(0, 0.97, 17)[:-1]:
-            moved = lattice + (across, down)
+            moved = lattice + np.asarray([across, down])
             depth = _depth(outlines(shape), moved)
             kept = moved[depth > _DOT + 0.06]
             # Lopsided dots look worse than one dot fewer.
@@ -192,8 +192,7 @@ def stamp(
 
     def placed(outline: Outline) -> Outline:
         return [
-            (middle[0] + x * right - y * down, middle[1] + x * down + y * right)
-            for x, y in outline
+            (middle[0] + x * right - y * down, middle[1] + x * down + y * right) for x, y in outline
         ]
 
     body = Image.new("L", (side, side))
@@ -245,9 +244,7 @@ def _paint(
     size = canvas.shape[0]
     x, y = math.floor(centre[0]), math.floor(centre[1])
     diameter = DIAMETERS[thing.size] * size
-    body, marks = stamp(
-        thing.shape, thing.texture, diameter, turn, (centre[0] - x, centre[1] - y)
-    )
+    body, marks = stamp(thing.shape, thing.texture, diameter, turn, (centre[0] - x, centre[1] - y))
     n = body.shape[0]
     x, y = x - n // 2, y - n // 2
     if shadow:
@@ -264,9 +261,7 @@ def _paint(
     under += (paint[part] - under) * body[part][:, :, None]
 
 
-def render(
-    scene: Scene, size: int, layout: str, shade: str, jitter: float = 1.0
-) -> Image.Image:
+def render(scene: Scene, size: int, layout: str, shade: str, jitter: float = 1.0) -> Image.Image:
     """Draw ``scene`` as an RGB image of ``size`` by ``size`` pixels.
 
     layout: key of the small shifts and turns; shade: key of the light and of the tones. The same

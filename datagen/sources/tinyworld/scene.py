@@ -19,14 +19,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SHAPES = (
-    "circle square triangle star heart hexagon ring cross moon diamond".split()
-)  # fmt: skip
-COLOURS = "red orange yellow green turquoise blue purple pink brown".split()
+SHAPES = [
+    "circle", "square", "triangle", "star", "heart", "hexagon", "ring", "cross", "moon", "diamond"
+]  # fmt: skip
+COLOURS = ["red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown"]
 SIZES = ["small", "large"]
 TEXTURES = ["plain", "striped", "dotted"]
 COUNTS = [1, 2, 3, 4]
-BACKGROUNDS = "white gray black beige mint lavender navy".split()
+BACKGROUNDS = ["white", "gray", "black", "beige", "mint", "lavender", "navy"]
 
 #: Centres of the positions, as fractions of the width and height.
 CENTRES: dict[str, tuple[float, float]] = {

@@ -13,6 +13,12 @@ from typing import Any
 
 from datagen.sources.tinyworld.scene import BACKGROUNDS, COLOURS
 
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of ``text``."""
+    return frozenset(text.split())
+
+
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 _SYNONYMS: dict[str, dict[str, str]] = {
@@ -30,7 +36,7 @@ _SYNONYMS: dict[str, dict[str, str]] = {
         # Shapes that this world does not have, so that a text about one is not half understood.
         **{
             name: f"{name} {name}s"
-            for name in "oval rectangle pentagon octagon arrow cube sphere cone flower".split()
+            for name in sorted(word_set("oval rectangle pentagon octagon arrow cube sphere cone"))
         },
     },
     "colour": {
@@ -38,7 +44,7 @@ _SYNONYMS: dict[str, dict[str, str]] = {
         "turquoise": "turquoise cyan teal aqua",
         "purple": "purple violet",
         "gray": "gray grey",
-        **{name: name for name in "gold golden silver magenta maroon olive crimson lime".split()},
+        **{name: name for name in sorted(word_set("gold golden silver magenta olive crimson"))},
     },
     "size": {
         "small": "small little tiny smaller",
@@ -71,23 +77,28 @@ _MEANING: dict[str, tuple[str, Any]] = {
     for value, words in values.items()
     for word in words.split()
 }
-_PATTERN_NOUNS = frozenset("stripe stripes dot dots spot spots".split())
-_GROUND = frozenset("background backdrop ground".split())
-_PRONOUNS = frozenset(
-    "it them they one ones object objects shape shapes thing things figure figures item items"
-    " group".split()
+_PATTERN_NOUNS = word_set("stripe stripes dot dots spot spots")
+_GROUND = word_set("background backdrop ground")
+_PRONOUNS = word_set(
+    "it them they ones object objects shape shapes thing things figure figures item items group"
 )
-_ARTICLES = frozenset("a an the this that these those all both its their another".split())
-_MORE = frozenset("more another extra additional further".split())
+_ARTICLES = word_set("a an the this that these those all both its their another")
+_MORE = word_set("more another extra additional further")
 #: Words that may stand within a phrase and say nothing.
-_FILLERS = frozenset("of colored coloured shaped polka same sized size".split())
+_FILLERS = word_set("of colored coloured shaped sized size")
+
+#: Words after which a phrase without a noun is whole: "a blue colour", "the red and ...".
+_ENDINGS = word_set(
+    "color colour shade tone hue pattern texture version variant style fill and or but then while"
+    " to into as with by for from on in at instead rather than too again version"
+)
 
 _VERTICAL = {"top": "top", "upper": "top", "bottom": "bottom", "lower": "bottom"}
 _HORIZONTAL = {"left": "left", "right": "right"}
-_CENTRE = frozenset("centre center middle".split())
-_PLACE_NOUNS = frozenset("side part half corner edge area hand".split())
-_FRAME = frozenset("image picture scene frame canvas photo".split())
-_PREPOSITIONS = frozenset("on in at near to toward towards into along onto".split())
+_CENTRE = word_set("centre center middle")
+_PLACE_NOUNS = word_set("side part half corner edge area hand")
+_FRAME = word_set("image picture scene frame canvas photo")
+_PREPOSITIONS = word_set("on in at near to toward towards into along onto")
 
 
 @dataclass
@@ -96,8 +107,9 @@ class Phrase:
 
     article: "a" or "the" or ""; plural: whether its noun is; ground: whether it is about the
     background; more: whether it counts on top of what is there ("two more stars"); noun: whether
-    it names a thing, be it by a pronoun; towards: whether its position is one to go to; relational: whether that
-    position is told by another thing ("left of the ring").
+    it names a thing, be it by a pronoun; towards: whether its position is one to go to;
+    relational: whether that position is told by another thing ("left of the ring"); foreign:
+    whether its noun is none of this world ("a blue dog").
     """
 
     says: dict[str, Any] = field(default_factory=dict)
@@ -108,6 +120,7 @@ class Phrase:
     noun: bool = False
     towards: bool = False
     relational: bool = False
+    foreign: bool = False
 
     def empty(self) -> bool:
         """Whether it says nothing at all."""
@@ -164,7 +177,10 @@ def _position(tokens: list[str], at: int) -> tuple[str, int] | None:
     value = " ".join(part for part in (high, wide) if part) or "centre"
     while at < len(tokens) and tokens[at] in _PLACE_NOUNS:
         at += 1
-    if tokens[at : at + 2] in (["of", "the"], ["in", "the"]) and set(tokens[at + 2 : at + 3]) & _FRAME:
+    if (
+        tokens[at : at + 2] in (["of", "the"], ["in", "the"])
+        and set(tokens[at + 2 : at + 3]) & _FRAME
+    ):
         at += 3
     return value, at - start
 
@@ -198,6 +214,8 @@ def _word(tokens: list[str], at: int) -> _Word:
             return _Word(token, "pronoun")
     if token == "polka":
         return _Word(token, "filler")
+    if token == "dot" and tokens[at - 1 : at] == ["polka"]:
+        return _Word("dotted", "texture", "dotted")
     if token in _MORE:
         return _Word(token, "more")
     for kind, known in (("ground", _GROUND), ("article", _ARTICLES), ("pronoun", _PRONOUNS)):
@@ -252,6 +270,9 @@ class _Reader:
             fresh = now is not None and (now.noun or word.name in now.says)
             self.open(fresh).says[word.name] = word.value
         else:
+            if now is not None and now.article and not now.noun and now.says:
+                alien = word.text.isalpha() and word.text not in _ENDINGS
+                now.foreign = alien and not word.text.startswith("x") and "position" not in now.says
             self.close()
             self.parts.append(word.text)
 
@@ -268,22 +289,24 @@ class _Reader:
         now.relational = now.relational or word.name == "relative"
 
 
-def read(text: str, *, patterns_follow: bool = True) -> list[Phrase | str]:
+def read(text: str, patterns_follow: bool = True) -> list[Phrase | str]:
     """Cut ``text`` into phrases and cues, in order.
 
-    patterns_follow: "with stripes" belongs to the thing before it; otherwise "with" is a cue.
+    patterns_follow: "with stripes" belongs to what stands before it, unless a texture is told
+    there already; else "with" is a cue as in "replace the dots with stripes".
     """
     found = _lex(text)
     reader = _Reader()
     at = 0
     while at < len(found):
         word = found[at]
-        if patterns_follow and word.text == "with" and reader.now is not None:
+        now = reader.now
+        if patterns_follow and word.text == "with" and now and "texture" not in now.says:
             ahead = at + 1
             while ahead < len(found) and found[ahead].name in ("filler", "article"):
                 ahead += 1
             if ahead < len(found) and found[ahead].text in _PATTERN_NOUNS:
-                reader.now.says.setdefault("texture", found[ahead].value)
+                now.says["texture"] = found[ahead].value
                 at = ahead + 1
                 continue
         if word.name != "filler":
@@ -296,4 +319,3 @@ def read(text: str, *, patterns_follow: bool = True) -> list[Phrase | str]:
 def is_background(phrase: Phrase) -> bool:
     """Whether ``phrase`` can only be about the background: its noun, or a colour of its own."""
     return phrase.ground or (phrase.only("colour") and phrase.says["colour"] in BACKGROUNDS)
-
