@@ -1,0 +1,53 @@
+# make demo and make test do their own set-up; all they need is Python 3.11 or newer.
+#
+# PYTHON   the interpreter that the virtual environment is made from
+# VENV     where that environment lies
+# WORKERS  processes that run the tests
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types tests format clean
+
+demo: $(VENV)/.core
+	$(BIN)/datagen run demo --out runs/demo
+
+test: lint types tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# By name, so that files behind the links are checked once, as datagen.filters and so on.
+types: $(VENV)/.dev
+	$(BIN)/mypy -p datagen
+
+# A file stays on one worker: its tests share fixtures that are dear to set up.
+tests: $(VENV)/.dev
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis runs/demo
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null ||" \
+	    "echo not there). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.core
