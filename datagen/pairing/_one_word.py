@@ -241,20 +241,18 @@ def pairs_of(tokens: Tokens, part: int, parts: int, max_per_caption: int | None,
     counts, start = _partners(owner, max_per_caption)
     if int(counts.sum()) > MOST_PAIRS:
         return Part(nothing, nothing, nothing, found, found - used, minor, overflow=True)
-    one, step = expand(counts)
     size_of = np.bincount(owner, minlength=groups)[owner]
-    two = start[one] + (one - start[one] + 1 + step) % size_of[one]
-    wanted = (kind[one] != MINOR) | (kind[two] != MINOR)
-    one, two = one[wanted], two[wanted]
-    a, b = caption[one].astype(np.int32), caption[two].astype(np.int32)
-    return Part(
-        np.minimum(a, b),
-        np.maximum(a, b),
-        position[one].astype(np.int32),
-        found,
-        found - used,
-        minor,
-    )
+    pieces: list[tuple[Array, Array, Array]] = [(nothing, nothing, nothing)]
+    for low, high in blocks(counts, BLOCK):
+        one, step = expand(counts[low:high])
+        one += low
+        two = start[one] + (one - start[one] + 1 + step) % size_of[one]
+        wanted = (kind[one] != MINOR) | (kind[two] != MINOR)
+        one, two = one[wanted], two[wanted]
+        a, b = caption[one].astype(np.int32), caption[two].astype(np.int32)
+        pieces.append((np.minimum(a, b), np.maximum(a, b), position[one].astype(np.int32)))
+    left, right, where = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    return Part(left, right, where, found, found - used, minor)
 
 
 def _partners(owner: Array, most: int | None) -> tuple[Array, Array]:

@@ -47,16 +47,17 @@ class Settings(step.Settings):
     #: Characters that are removed before comparing. CoVR: full stop and comma.
     drop: str = ".,"
     #: Captions of fewer words are not used: two single words are always "one word apart".
-    #: A choice of this project; 1 to use them all, as CoVR.
+    #: A choice of this project; 1 uses them all.
     min_words: int = Field(default=2, ge=1)
-    #: Captions of more words are not used; None: no bound, as CoVR.
+    #: Captions of more words are not used; None: no bound.
     max_words: int | None = Field(default=None, ge=1)
-    #: Drop pairs in which a number changes (``10``, ``2nd``, ``50%``; not ``two``). CoVR: yes.
+    #: Drop pairs in which a number changes (``10``, ``2nd``, ``50%``; not ``two``). A choice of
+    #: this project: such a change can seldom be seen.
     skip_digits: bool = True
     #: A change from one of these words into another is no modification. A choice of this project.
     skip_words: tuple[str, ...] = ("a", "an", "the")
-    #: Captions that one caption is paired with at most, chosen by a seeded hash; None: all, as
-    #: CoVR. It keeps templated captions ("size 38", "size 39", …) from filling the table.
+    #: Captions that one caption is paired with at most, chosen by a seeded hash; None: all.
+    #: A choice of this project. It keeps templated captions ("size 38", "size 39", …) from filling the table.
     max_per_caption: int | None = Field(default=100, ge=1)
     #: Items that stand for one caption that many items share; None: all. CoVR: 10.
     max_items_per_caption: int | None = Field(default=10, ge=1)
@@ -64,11 +65,12 @@ class Settings(step.Settings):
     #: reference and target, which becomes the pair's score. CoVR: CLIP of the middle frame.
     #: None: chosen by a seeded hash of the ids.
     best_by: str | None = None
-    #: Give each pair in both directions; otherwise in one, chosen by a seeded hash. CoVR: both.
+    #: Give each pair in both directions; otherwise in one, chosen by a seeded hash. MegaPairs,
+    #: MTCIR: both.
     both_directions: bool = True
-    #: Pairs in which an item is the reference, at most; None: no cap, as CoVR.
+    #: Pairs in which an item is the reference, at most; None: no cap.
     max_per_reference: int | None = Field(default=None, ge=1)
-    #: Pairs in which an item is the target, at most; None: no cap, as CoVR.
+    #: Pairs in which an item is the target, at most; None: no cap.
     max_per_target: int | None = Field(default=None, ge=1)
 
 

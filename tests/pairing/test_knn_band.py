@@ -172,6 +172,24 @@ def test_hundreds_of_equal_vectors_are_resolved_by_id(tmp_path: Path) -> None:
     assert {frozenset(pair) for pair in ends(result)} == unordered
 
 
+def test_what_is_equal_only_after_rounding_is_resolved_by_id_too(tmp_path: Path) -> None:
+    # Cosines with the query fall by 1e-7 from 0.9 in the order that is worst for small ids, so
+    # that the nearest ones before rounding are the last ones after it.
+    count, k = 150, 4
+    order = sorted(range(count), key=name_of)
+    query, *others = order
+    vectors = np.zeros((count, 2))
+    vectors[query] = [1, 0]
+    cosine = 0.9 + 1e-7 * np.arange(len(others))
+    vectors[others] = np.stack([cosine, np.sqrt(1 - cosine**2)], axis=1)
+    result = mine(tmp_path, make_items(count), vectors, low=0.5, high=0.95, k=k)
+    assert ends(result) == {
+        pair
+        for n in others[:k]
+        for pair in [(name_of(query), name_of(n)), (name_of(n), name_of(query))]
+    }
+
+
 def test_order_of_rows_does_not_show(tmp_path: Path) -> None:
     items, vectors = make_items(200), clustered(200, 16, 3)
     chosen: dict[str, Any] = {"low": 0.6, "high": 0.95, "k": 6, "max_per_reference": 2}

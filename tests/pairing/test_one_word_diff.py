@@ -309,6 +309,15 @@ def test_two_items_of_the_same_bytes_are_never_a_pair() -> None:
     assert set(rules_of(alone).values()) == {"no_partner"}
 
 
+def test_the_same_change_through_several_captions_is_one_pair() -> None:
+    captions = [["the red car", "one red car", "THE RED car"], ["one blue car", "the blue car"]]
+    rows = mine(make_items(captions)).rows.to_pylist()
+    assert len(rows) == 2
+    # The captions that come first in the order of their text stand for it.
+    assert {row["references"][0]["caption"] for row in rows} == {"one red car", "one blue car"}
+    assert {row["targets"][0]["caption"] for row in rows} == {"one red car", "one blue car"}
+
+
 def test_an_item_without_media_can_be_mined() -> None:
     items = make_items([["a red car"], ["a blue car"]])
     nothing = pa.array([None, None], schema.MEDIA)
