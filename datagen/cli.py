@@ -102,6 +102,21 @@ def list_recipes(
     out_console.print(table)
 
 
+@app.command("operators")
+def list_operators(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them, such as filter.similarity.")
+    ] = None,
+) -> None:
+    """List the operators, or explain one with its settings."""
+    from datagen import reference
+
+    if name:
+        reference.explain(name, out_console)
+    else:
+        reference.overview(out_console)
+
+
 @app.command()
 def doctor() -> None:
     """Say what this machine has, and what is missing for which steps."""

@@ -1,0 +1,311 @@
+"""A whole run: nothing vanishes, nothing is computed twice, everything can be mended."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import broken_media
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from whole_runs import (
+    OWN,
+    RECIPE,
+    check_files_are_whole,
+    command,
+    datagen,
+    recipe,
+    shard_hashes,
+)
+
+import datagen as package
+from datagen.cluster.connect import connect
+from datagen.errors import DatagenError, RecipeError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    with connect("local", cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, ray):
+    folder = tmp_path_factory.mktemp("finished")
+    package.run(recipe(folder), str(folder / "run"))
+    return folder
+
+
+def parts(out):
+    """Every journal part with the time it was written."""
+    return {p: p.stat().st_mtime_ns for p in Path(out).glob("steps/*/journal/*.parquet")}
+
+
+def test_every_row_has_a_verdict_at_every_step(finished):
+    run = package.load(str(finished / "run"))
+    assert run.status == "finished"
+    for step in run.funnel:
+        lost = sum(step["rejected"].values()) + sum(step["failed"].values())
+        assert step["rows_in"] == step["kept"] + lost, step
+        verdicts = run.verdicts(step["id"])
+        assert verdicts.num_rows == step["rows_in"]
+        assert pc.count_distinct(verdicts["id"]).as_py() == step["rows_in"]
+    for before, after in zip(run.funnel, run.funnel[1:], strict=False):
+        assert after["rows_in"] == before["rows_out"]
+
+
+def test_triplets_are_whole_and_stand_in_the_shards(finished):
+    run = package.load(str(finished / "run"))
+    table = run.triplets()
+    assert table.num_rows == run.funnel[-1]["rows_out"] > 100
+    everything = run.triplets(every=True)
+    rejected = everything.filter(pc.not_equal(everything["verdict"], "kept"))
+    assert rejected.num_rows > 0
+    assert all(rejected["rule"].to_pylist())
+    made = next(step["rows_out"] for step in run.funnel if step["id"] == "template")
+    assert everything.num_rows == made
+    samples = {sample["json"]["id"]: sample for sample in run.samples(decode=False)}
+    assert set(samples) == set(table["id"].to_pylist())
+    for row in table.slice(0, 20).to_pylist():
+        sample = samples[row["id"]]
+        assert sample["modification"] == row["modification"]
+        hashes = [hashlib.sha256(data).hexdigest() for data in sample["references"]]
+        assert hashes == [member["media"]["sha256"] for member in row["references"]]
+        assert row["negatives"][0]["kind"] == "reference"
+        steps = [line["step"] for line in row["provenance"]]
+        assert steps == ["one_word_diff", "template"]
+
+
+def test_no_item_stands_on_two_sides(finished):
+    sides = {}
+    for row in package.load(str(finished / "run")).triplets().to_pylist():
+        members = row["references"] + row["targets"] + [n["item"] for n in row["negatives"]]
+        for member in members:
+            assert sides.setdefault(member["id"], row["split"]) == row["split"]
+
+
+def test_a_finished_run_run_again_says_so_and_touches_nothing(finished):
+    out = finished / "run"
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    summary = package.run(str(finished / "small.yaml"), str(out))
+    assert summary.status == "already finished"
+    assert all(step.reused for step in summary.steps)
+    after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    assert {p.name for p in before if before[p] != after.get(p)} <= {"run.lock"}
+
+
+def test_a_changed_threshold_decides_again_and_computes_nothing(finished, tmp_path):
+    path, out = str(finished / "small.yaml"), str(finished / "run")
+    expected = shard_hashes(out)
+    before = parts(out)
+    tighter = package.run(path, out, ["steps.similarity.low=0.5"])
+    kept = next(s for s in tighter.steps if s.id == "similarity").kept
+    first = next(s for s in package.load(out).funnel if s["id"] == "one_word_diff")["rows_out"]
+    assert 0 < kept < first
+    assert parts(out) == before
+    back = package.run(path, out)
+    assert back.status == "finished"
+    assert shard_hashes(out) == expected
+    assert parts(out) == before
+    fresh = tmp_path / "fresh"
+    package.run(path, str(fresh), ["steps.similarity.low=0.5"])
+    package.run(path, out, ["steps.similarity.low=0.5"])
+    assert shard_hashes(out) == shard_hashes(fresh)
+    package.run(path, out)
+
+
+def test_a_looser_threshold_computes_only_what_is_new(finished, tmp_path):
+    out = str(tmp_path / "run")
+    path = str(finished / "small.yaml")
+    tight = package.run(path, out, ["steps.similarity.low=0.5"])
+    before = parts(out)
+    loose = package.run(path, out)
+    new = [p for p in parts(out) if p not in before]
+    texts = sum(pq.read_table(p).num_rows for p in new if "text-template" in str(p))
+    more = [s.rows_out for s in loose.steps if s.id == "template"]
+    less = [s.rows_out for s in tight.steps if s.id == "template"]
+    assert texts == more[0] - less[0] > 0
+    assert shard_hashes(out) == shard_hashes(finished / "run")
+
+
+def test_new_items_are_added_without_reading_the_old_ones_again(tmp_path):
+    text = RECIPE.replace("count: 240", "count: 200")
+    out = str(tmp_path / "run")
+    package.run(recipe(tmp_path, text), out)
+    words = next(Path(out).glob("steps/filter-CaptionLength-*/journal"))
+    before = {p for p in parts(out) if p.parent == words}
+    grown = recipe(tmp_path, text.replace("count: 200", "count: 240"), "grown.yaml")
+    package.run(grown, out)
+    again = [p for p in parts(out) if p.parent == words and p not in before]
+    scored = sum(pq.read_table(p).num_rows for p in again)
+    assert 0 < scored <= 40
+
+
+def test_broken_media_get_a_verdict_each_and_the_run_finishes(tmp_path):
+    folder = tmp_path / "media"
+    folder.mkdir()
+    expected = broken_media.make(folder)
+    assert len([name for name, rule in expected.items() if rule != "kept"]) >= 25
+    lines = [
+        json.dumps({"file": name, "caption": f"a picture of {i}"})
+        for i, name in enumerate(expected)
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    summary = package.run(
+        {
+            "source": {
+                "type": "folder",
+                "path": str(folder),
+                "annotations": str(tmp_path / "items.jsonl"),
+                "media": "file",
+                "captions": "caption",
+            },
+            "steps": [{"filter": {"op": f"{OWN}:CaptionLength"}}],
+        },
+        str(tmp_path / "run"),
+    )
+    verdicts = package.load(str(tmp_path / "run")).verdicts("source").to_pylist()
+    found = {v["key"]: v["rule"] or v["verdict"] for v in verdicts}
+    # What is no file at all is met by the source, which says so in its own words.
+    no_files = {"not_a_file", "unreadable_file"}
+    expected = {n: "missing_file" if r in no_files else r for n, r in expected.items()}
+    assert found == expected
+    assert all(v["detail"] for v in verdicts if v["verdict"] != "kept")
+    assert summary.steps[0].rows_in == len(expected)
+
+
+def test_a_row_that_raises_fails_alone_and_can_be_tried_again(tmp_path):
+    text = RECIPE.replace("low: 1,", "low: 1, raise_on: ' red ',")
+    out = str(tmp_path / "run")
+    summary = package.run(recipe(tmp_path, text), out)
+    own = summary.steps[1]
+    assert own.failed["error"] > 0
+    verdicts = package.load(out).verdicts("CaptionLength")
+    failed = verdicts.filter(pc.equal(verdicts["verdict"], "failed"))
+    assert all("ZeroDivisionError" in detail for detail in failed["detail"].to_pylist())
+    before = parts(out)
+    again = package.run(recipe(tmp_path, text), out, retry_failed=True)
+    new = [p for p in parts(out) if parts(out)[p] != before.get(p)]
+    retried = sum(pq.read_table(p).num_rows for p in new)
+    assert retried == own.failed["error"]
+    assert again.steps[1].failed == own.failed
+
+
+def test_a_step_that_leaves_nothing_ends_the_run_with_the_reasons(finished):
+    with pytest.raises(DatagenError, match=r"step similarity left no row of \d+ \(too_different"):
+        package.run(
+            str(finished / "small.yaml"), str(finished / "none"), ["steps.similarity.low=0.999"]
+        )
+
+
+def test_a_fault_in_the_recipe_leaves_no_run_behind(finished, tmp_path):
+    with pytest.raises(RecipeError):
+        package.run(str(finished / "small.yaml"), str(tmp_path / "run"), ["steps.text.opp=x"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_plain_values_are_a_recipe_too(finished):
+    data = yaml.safe_load(RECIPE)
+    summary = package.run(data, str(finished / "run"))
+    assert summary.status == "already finished"
+
+
+def test_loading_what_is_no_run_is_one_line(tmp_path):
+    with pytest.raises(DatagenError, match="no run here"):
+        package.load(str(tmp_path))
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_the_command_prints_the_funnel_and_the_place_of_the_shards(finished):
+    done = datagen("run", finished / "small.yaml", "--out", finished / "run")
+    assert "already finished" in done.stdout
+    assert "shards" in done.stdout
+    assert "one_word_diff" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["run", "demo"], 1, "--out: name the run directory"),
+        (["run", "dmo", "--out", "x"], 1, "did you mean 'demo'"),
+        (["run", "no/such.yaml", "--out", "x"], 1, "no such recipe file"),
+        (["run", "demo", "source.cuont=1", "--out", "x"], 2, "did you mean 'count'?"),
+        (["run", "cc_coir", "--out", "x"], 2, "source.path: must be given"),
+        (["plan", "demo", "steps.text.op=templat"], 2, "did you mean 'template'?"),
+    ],
+)
+def test_a_users_mistake_is_a_line_not_a_traceback(tmp_path, arguments, code, expected):
+    done = datagen(*arguments, expect=code, env={**os.environ, "COLUMNS": "400"})
+    assert expected in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_a_line(finished):
+    done = datagen("run", finished / "small.yaml", "--out", "/proc/nowhere", expect=1)
+    assert "Traceback" not in done.stderr
+    assert "/proc/nowhere" in done.stderr
+
+
+def test_a_second_process_on_the_same_run_is_refused(finished):
+    code = (
+        "import sys, time\nfrom datagen.lock import locked\n"
+        f"with locked({str(finished / 'run')!r}):\n    print('held', flush=True)\n"
+        "    time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        run = ["run", finished / "small.yaml", "--out", finished / "run"]
+        done = datagen(*run, expect=1)
+        assert "another process is at work on this run" in done.stderr
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_the_plan_says_what_would_be_redone(finished):
+    run = ["plan", finished / "small.yaml", "--out", finished / "run"]
+    assert datagen(*run, env={**os.environ, "COLUMNS": "300"}).stdout.count("done") >= 10
+    changed = datagen(*run, "steps.text.texts_per_pair=3", env={**os.environ, "COLUMNS": "300"})
+    lines = {line.split()[0]: line for line in changed.stdout.splitlines() if line.strip()}
+    assert "done" in lines["similarity"]
+    assert "to do" in lines["template"]
+
+
+def test_recipes_and_doctor_speak(finished):
+    assert "demo" in datagen("recipes").stdout
+    assert "one_word_diff" in datagen("recipes", "demo").stdout
+    assert "pyarrow" in datagen("doctor").stdout
+
+
+def test_a_full_disk_is_a_line_and_the_run_goes_on_afterwards(tmp_path):
+    """The file system is a real one of 3 MB, where the machine lets us mount it."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        run = ["run", recipe(tmp_path), "source.size=128", "--out", place / "run", "--cpus", "2"]
+        done = datagen(*run, expect=1)
+        assert "the disk is full; free some space" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert check_files_are_whole(place / "run") >= 0
+        remount = ["mount", "-o", "remount,size=200m", str(place)]
+        subprocess.run(remount, check=True, capture_output=True)
+        datagen(*run)
+        assert shard_hashes(place / "run")
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def test_the_command_runs_as_a_module():
+    done = subprocess.run(command("--help"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "plan" in done.stdout
