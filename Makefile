@@ -40,8 +40,9 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null ||" \
-	    "echo not there). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	  found=$$($(PYTHON) --version 2>/dev/null); \
+	  echo "Python 3.11 or newer is needed, '$(PYTHON)' is $${found:-not there};" \
+	    "name another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
