@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 from rich.console import Console
@@ -11,6 +13,8 @@ from rich.table import Table
 
 from datagen import registry
 from datagen.errors import DatagenError, nearest
+
+_SETTING = re.compile(r"([a-z_]+)\s*:\s")
 
 
 def overview(console: Console) -> None:
@@ -39,11 +43,30 @@ def explain(name: str, console: Console) -> None:
             console.print(escape(text.replace("``", "")), highlight=False)
             console.print()
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("setting", "default", "type"):
+    told = _comments(settings)
+    headings = ["setting", "default", "type"] + (["meaning"] if told else [])
+    for heading in headings:
         table.add_column(heading, overflow="fold")
     for field, about in settings.model_fields.items():
         default = "must be given" if about.default is PydanticUndefined else repr(about.default)
         kind_of = str(about.annotation).replace("typing.", "").replace("<class '", "")
-        table.add_row(field, escape(default), escape(kind_of.removesuffix("'>")))
+        cells = [field, default, kind_of.removesuffix("'>")] + ([told.get(field, "")] * bool(told))
+        table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
     console.print(f"\nlevels: {', '.join(cls.levels)}", highlight=False)
+
+
+def _comments(settings: type[Any]) -> dict[str, str]:
+    """The ``#:`` comments above the settings of a class, by setting."""
+    out: dict[str, str] = {}
+    waiting: list[str] = []
+    for line in inspect.getsource(settings).splitlines():
+        text = line.strip()
+        if text.startswith("#:"):
+            waiting.append(text[2:].strip())
+        elif (match := _SETTING.match(text)) and waiting:
+            out[match.group(1)] = " ".join(waiting).replace("``", "")
+            waiting = []
+        else:
+            waiting = []
+    return out
