@@ -146,9 +146,10 @@ def _index(vectors: Array, rows: Array, search: Search) -> faiss.Index:
     # Graphs and cells depend on the order in which threads add to them: one thread builds.
     with _threads(None if search.index == "exact" else 1):
         if search.index == "hnsw":
-            index: faiss.Index = faiss.IndexHNSWFlat(width, LINKS, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = BUILD_EFFORT
-            index.hnsw.efSearch = max(search.effort, search.fetch)
+            graph = faiss.IndexHNSWFlat(width, LINKS, faiss.METRIC_INNER_PRODUCT)
+            graph.hnsw.efConstruction = BUILD_EFFORT
+            graph.hnsw.efSearch = max(search.effort, search.fetch)
+            index: faiss.Index = graph
         elif search.index == "ivf":
             index = _cells(vectors, rows, search)
         else:

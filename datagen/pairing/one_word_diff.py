@@ -57,7 +57,8 @@ class Settings(step.Settings):
     #: A change from one of these words into another is no modification. A choice of this project.
     skip_words: tuple[str, ...] = ("a", "an", "the")
     #: Captions that one caption is paired with at most, chosen by a seeded hash; None: all.
-    #: A choice of this project. It keeps templated captions ("size 38", "size 39", …) from filling the table.
+    #: A choice of this project: it keeps templated captions ("in red", "in blue", …) from filling
+    #: the table.
     max_per_caption: int | None = Field(default=100, ge=1)
     #: Items that stand for one caption that many items share; None: all. CoVR: 10.
     max_items_per_caption: int | None = Field(default=10, ge=1)
