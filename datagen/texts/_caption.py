@@ -1,0 +1,301 @@
+"""What kind of word stands at a place of a caption: lists first, then the words around it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from datagen.texts import _lexicon as lexicon
+from datagen.texts._words import (
+    common,
+    gerund,
+    is_ing,
+    is_plural,
+    plural,
+    singular,
+    verb_base,
+    with_article,
+)
+
+_OUTER = ' \t\n.,;:!?"“”()[]{}<>*|'
+DETERMINERS = (
+    lexicon.ARTICLES
+    | lexicon.POINTERS
+    | lexicon.POSSESSIVES
+    | lexicon.QUANTIFIERS
+    | frozenset(lexicon.NUMBERS)
+)
+_ADJECTIVES = lexicon.COLOURS | lexicon.QUALITIES | lexicon.MATERIALS | frozenset(lexicon.PLACES)
+#: Words that only a noun can follow, perhaps after adjectives.
+_BEFORE_NOUN = DETERMINERS | _ADJECTIVES
+
+
+class Word(StrEnum):
+    """What a word is, where it stands."""
+
+    ARTICLE = "article"
+    AUXILIARY = "auxiliary"
+    POSSESSIVE = "possessive"
+    NUMBER = "number"
+    QUANTITY = "quantity"
+    PREPOSITION = "preposition"
+    FUNCTION = "function"
+    COLOUR = "colour"
+    QUALITY = "quality"
+    MODIFIER = "modifier"
+    PREDICATE = "predicate"
+    ADVERB = "adverb"
+    VERB = "verb"
+    NOUN = "noun"
+    AUDIENCE = "audience"
+    NAME = "name"
+    PHRASE = "prepositional phrase"
+    MIXED = "words of several kinds"
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Words of a caption: as written, in lower case, and which are followed by a stop."""
+
+    surface: tuple[str, ...]
+    words: tuple[str, ...]
+    stops: tuple[bool, ...]
+    title: bool
+    telegraphic: bool
+
+    def at(self, place: int) -> str:
+        """The word at ``place``; empty outside the caption."""
+        return self.words[place] if 0 <= place < len(self.words) else ""
+
+    def before(self, place: int) -> str:
+        """The word before ``place`` in the same clause."""
+        return "" if place < 1 or self.stops[place - 1] else self.at(place - 1)
+
+    def after(self, end: int) -> str:
+        """The word after the span that ends before ``end``, in the same clause."""
+        return "" if end < 1 or end > len(self.words) or self.stops[end - 1] else self.at(end)
+
+
+def tokens(text: str) -> list[tuple[str, bool]]:
+    """Words without outer punctuation, and whether a stop follows each."""
+    found: list[tuple[str, bool]] = []
+    for raw in "".join(c if c.isprintable() else " " for c in text).split():
+        word = raw.strip(_OUTER).strip("'`‘’-–—_")
+        if word:
+            found.append((word, bool(re.search(r"[.,;:!?()]$", raw))))
+        elif found:
+            found[-1] = (found[-1][0], True)
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def read(text: str) -> Caption:
+    """Read a caption. A *title* is a product title (most words begin with a capital or digit);
+    a *telegraphic* caption leaves articles out and begins with a verb ("put bowl on table")."""
+    found = tokens(text)
+    surface = tuple(word for word, _ in found)
+    words = tuple(word.lower().replace("’", "'") for word in surface)
+    long = [word for word in surface if len(word) > 2]
+    high = sum(word[0].isupper() or word[0].isdigit() for word in long)
+    articles = bool(lexicon.ARTICLES & set(words))
+    title = len(long) > 1 and high >= 0.6 * len(long) and not articles
+    starts = bool(words) and (is_ing(words[0]) or verb_base(words[0]) is not None)
+    telegraphic = not title and not articles and starts
+    return Caption(surface, words, tuple(stop for _, stop in found), title, telegraphic)
+
+
+def is_verb(caption: Caption, place: int) -> bool:
+    """Whether the word at ``place`` acts as a verb there."""
+    word, before = caption.at(place), caption.before(place)
+    follows_noun_sign = before in _BEFORE_NOUN
+    if word in lexicon.ING_NOUNS:
+        return before in lexicon.AUXILIARIES
+    if is_ing(word):
+        # "a standing crowd" and "running shoes" after an adjective; "two standing in a line" not.
+        return not (follows_noun_sign and _plain(caption.after(place + 1)))
+    if verb_base(word) is None or follows_noun_sign:
+        return False
+    if before in lexicon.PREPOSITIONS - lexicon.PARTICLES - {"to"}:
+        return False
+    if not before:
+        return caption.telegraphic and place == 0
+    if word in lexicon.ALSO_NOUNS and not is_plural(before) and before not in lexicon.AUXILIARIES:
+        return before in lexicon.CONJUNCTIONS | lexicon.PRONOUNS | {"to"}
+    return True
+
+
+def _plain(word: str) -> bool:
+    return bool(word) and word not in lexicon.FUNCTION and not is_ing(word) and word[0].isalnum()
+
+
+def in_noun_phrase(caption: Caption, place: int) -> bool:
+    """Whether the word at ``place`` can be the middle or the end of a noun phrase."""
+    word = caption.at(place)
+    return (
+        _plain(word)
+        and word not in lexicon.NUMBERS
+        and not is_adverb(word)
+        and not is_verb(caption, place)
+    )
+
+
+def is_adverb(word: str) -> bool:
+    """Whether a word is an adverb in -ly."""
+    return (
+        word.endswith("ly") and len(word) > 4 and word not in {"family", "belly", "jelly", "bully"}
+    )
+
+
+def kind_of(caption: Caption, start: int, end: int) -> Word:
+    """What the words ``start`` to ``end`` are: one word, or a phrase of a kind."""
+    if end - start == 1:
+        return _kind_of_word(caption, start)
+    kinds = [_kind_of_word(caption, place) for place in range(start, end)]
+    last, others = kinds[-1], set(kinds[:-1])
+    if caption.title:
+        return last if others <= {last} else Word.NAME
+    describing = {Word.COLOUR, Word.QUALITY, Word.MODIFIER, Word.NOUN}
+    begins = {Word.ARTICLE, Word.POSSESSIVE, Word.NUMBER, Word.QUANTITY}
+    if kinds[0] is Word.PREPOSITION and last is Word.NOUN:
+        return Word.PHRASE if set(kinds[1:-1]) <= describing | begins else Word.MIXED
+    if last is Word.NOUN and set(kinds[1:-1]) <= describing and kinds[0] in describing | begins:
+        return Word.NOUN
+    if last in describing and others <= describing:
+        return last if others <= {last} else Word.MODIFIER
+    if kinds[0] is Word.VERB and set(kinds[1:]) <= {Word.ADVERB, Word.PREPOSITION}:
+        return Word.VERB
+    return Word.MIXED
+
+
+def _kind_of_word(caption: Caption, place: int) -> Word:
+    start, end, word = place, place + 1, caption.at(place)
+    closed = _closed(word)
+    if closed is not None and not (caption.title and closed is Word.FUNCTION):
+        return closed
+    if caption.title:
+        return _kind_in_title(word)
+    before, after = caption.before(start), caption.after(end)
+    heads = bool(after) and in_noun_phrase(caption, end)
+    if is_verb(caption, place):
+        return Word.VERB
+    if word in lexicon.COLOURS or word in lexicon.QUALITIES:
+        if heads:
+            return Word.COLOUR if word in lexicon.COLOURS else Word.QUALITY
+        if before in DETERMINERS:
+            return Word.NOUN
+        return Word.COLOUR if word in lexicon.COLOURS else Word.PREDICATE
+    if is_adverb(word):
+        return Word.ADVERB
+    participle = word.endswith("ed") and verb_base(word) is not None
+    if heads and (participle or is_ing(word) or _may_modify(word)):
+        return Word.MODIFIER
+    if participle:
+        return Word.PREDICATE
+    return Word.NOUN
+
+
+def _may_modify(word: str) -> bool:
+    return word not in lexicon.PEOPLE and (not is_plural(word) or word in lexicon.SINGULAR)
+
+
+def _closed(word: str) -> Word | None:
+    if word in lexicon.NUMBERS or word.isdigit():
+        return Word.NUMBER
+    for kind, words in (
+        (Word.ARTICLE, lexicon.ARTICLES | lexicon.POINTERS),
+        (Word.AUXILIARY, lexicon.AUXILIARIES),
+        (Word.POSSESSIVE, lexicon.POSSESSIVES),
+        (Word.QUANTITY, lexicon.QUANTIFIERS),
+        (Word.PREPOSITION, lexicon.PREPOSITIONS),
+        (Word.FUNCTION, lexicon.FUNCTION),
+    ):
+        if word in words:
+            return kind
+    return None
+
+
+def _kind_in_title(word: str) -> Word:
+    if word in lexicon.COLOURS:
+        return Word.COLOUR
+    if word in lexicon.AUDIENCES:
+        return Word.AUDIENCE
+    if singular(word) in lexicon.PRODUCTS or word in lexicon.PLURAL | lexicon.MASS - {"ice"}:
+        return Word.NOUN
+    return Word.QUALITY if word in lexicon.QUALITIES else Word.NAME
+
+
+def head_after(caption: Caption, end: int) -> str:
+    """The rest of the noun phrase after ``end`` ("little dog"); empty where there is none.
+
+    In a title it is the product, wherever it stands.
+    """
+    if caption.title:
+        kinds = [_kind_in_title(word) for word in caption.words]
+        nouns = [w for w, kind in zip(caption.words, kinds, strict=True) if kind is Word.NOUN]
+        return common(nouns[-1]) if nouns else ""
+    found: list[str] = []
+    place = end
+    while len(found) < 3 and caption.after(place) and in_noun_phrase(caption, place):
+        found.append(written(caption, place))
+        place += 1
+        # "two dogs frolick": a plural that is no modifier ends the phrase.
+        if is_plural(caption.at(place - 1)) or caption.at(place - 1) in lexicon.PEOPLE:
+            break
+    return " ".join(found)
+
+
+def written(caption: Caption, place: int) -> str:
+    """The word at ``place`` as it stands within a sentence: names keep their capitals."""
+    surface, word = caption.surface[place], caption.words[place]
+    if word in lexicon.PLACES or word in lexicon.COLOURS or word.startswith("t-shirt"):
+        return common(word)
+    inner_capital = surface[1:] != surface[1:].lower()
+    begins = place == 0 or caption.stops[place - 1]
+    keeps = caption.title or inner_capital or (surface[0].isupper() and not begins)
+    return surface if keeps else surface.lower()
+
+
+def noun_phrase(caption: Caption, start: int, phrase: str) -> tuple[str, str]:
+    """``phrase`` (whose place begins at ``start``) with the determiner that suits its caption, and
+    the same made definite: ("a dog", "the dog"), ("dogs", "the dogs"), ("hockey", "hockey")."""
+    noun = phrase.rsplit(" ", 1)[-1]
+    many, mass = is_plural(noun), noun.lower() in lexicon.MASS
+    determiner = "" if caption.title else _determiner(caption, start)
+    definite = f"the {phrase}"
+    if caption.title:
+        return (phrase if many or mass else with_article(phrase)), definite
+    counts = determiner in lexicon.NUMBERS or determiner in lexicon.QUANTIFIERS
+    if counts and determiner not in ("one", "each", "every", "another", "no", "any", "some"):
+        phrase = phrase.removesuffix(noun) + plural(noun)
+        return phrase, f"the {phrase}"
+    if determiner in ("a", "an", "one", "each", "every", "another"):
+        return (phrase if many or mass else with_article(phrase)), definite
+    if determiner in lexicon.ARTICLES | lexicon.POINTERS | lexicon.POSSESSIVES or (
+        determiner.endswith("'s")
+    ):
+        return definite, definite
+    if caption.telegraphic and noun == noun.lower():
+        return definite, definite
+    if not many and not mass and noun.lower() in lexicon.PEOPLE:
+        return with_article(phrase), definite
+    return phrase, (definite if many else phrase)
+
+
+def _determiner(caption: Caption, start: int) -> str:
+    place = start - 1
+    for _ in range(3):
+        if place < 0 or not caption.before(place + 1) or not in_noun_phrase(caption, place):
+            break
+        if caption.at(place).endswith("'s"):
+            break
+        place -= 1
+    return caption.before(place + 1)
+
+
+def action(caption: Caption, start: int, end: int) -> str:
+    """The -ing form of the verb at ``start``, with the particle that belongs to it."""
+    words = " ".join(caption.words[start:end])
+    after = caption.after(end)
+    return gerund(f"{words} {after}" if after in lexicon.PARTICLES else words)
