@@ -11,6 +11,7 @@ from datagen.texts import _lexicon as lexicon
 from datagen.texts._words import (
     common,
     gerund,
+    is_colour,
     is_ing,
     is_plural,
     plural,
@@ -96,7 +97,7 @@ def read(text: str) -> Caption:
     a *telegraphic* caption leaves articles out and begins with a verb ("put bowl on table")."""
     found = tokens(text)
     surface = tuple(word for word, _ in found)
-    words = tuple(word.lower().replace("’", "'") for word in surface)
+    words = tuple(re.sub("[.,]", "", word.lower().replace("’", "'")) or word for word in surface)
     long = [word for word in surface if len(word) > 2]
     high = sum(word[0].isupper() or word[0].isdigit() for word in long)
     articles = bool(lexicon.ARTICLES & set(words))
@@ -115,12 +116,17 @@ def is_verb(caption: Caption, place: int) -> bool:
     if is_ing(word):
         # "a standing crowd" and "running shoes" after an adjective; "two standing in a line" not.
         return not (follows_noun_sign and _plain(caption.after(place + 1)))
-    if verb_base(word) is None or follows_noun_sign:
+    if verb_base(word) is None:
+        # "a dog frolics in the snow": an unknown -s after one who can act, before no noun.
+        acts = before in lexicon.PEOPLE and word.endswith("s") and is_plural(word)
+        return acts and not _plain(caption.after(place + 1))
+    if follows_noun_sign:
         return False
     if before in lexicon.PREPOSITIONS - lexicon.PARTICLES - {"to"}:
         return False
     if not before:
-        return caption.telegraphic and place == 0
+        after = caption.after(place + 1)
+        return place == 0 and (caption.telegraphic or after in DETERMINERS)
     if word in lexicon.ALSO_NOUNS and not is_plural(before) and before not in lexicon.AUXILIARIES:
         return before in lexicon.CONJUNCTIONS | lexicon.PRONOUNS | {"to"}
     return True
@@ -142,7 +148,7 @@ def in_noun_phrase(caption: Caption, place: int) -> bool:
 
 
 def is_adverb(word: str) -> bool:
-    """Whether a word is an adverb in -ly."""
+    """Whether a word is an adverb: in -ly, or known."""
     return (
         word.endswith("ly") and len(word) > 4 and word not in {"family", "belly", "jelly", "bully"}
     )
@@ -172,6 +178,8 @@ def kind_of(caption: Caption, start: int, end: int) -> Word:
 def _kind_of_word(caption: Caption, place: int) -> Word:
     start, end, word = place, place + 1, caption.at(place)
     closed = _closed(word)
+    if word == "can" and caption.before(place) not in lexicon.PRONOUNS:
+        closed = None  # a tin; as an auxiliary it is rare in captions
     if closed is not None and not (caption.title and closed is Word.FUNCTION):
         return closed
     if caption.title:
@@ -180,13 +188,13 @@ def _kind_of_word(caption: Caption, place: int) -> Word:
     heads = bool(after) and in_noun_phrase(caption, end)
     if is_verb(caption, place):
         return Word.VERB
-    if word in lexicon.COLOURS or word in lexicon.QUALITIES:
+    if is_colour(word) or word in lexicon.QUALITIES:
         if heads:
-            return Word.COLOUR if word in lexicon.COLOURS else Word.QUALITY
+            return Word.COLOUR if is_colour(word) else Word.QUALITY
         if before in DETERMINERS:
             return Word.NOUN
-        return Word.COLOUR if word in lexicon.COLOURS else Word.PREDICATE
-    if is_adverb(word):
+        return Word.COLOUR if is_colour(word) else Word.PREDICATE
+    if is_adverb(word) and not (word in lexicon.ADVERBS and before in _BEFORE_NOUN):
         return Word.ADVERB
     participle = word.endswith("ed") and verb_base(word) is not None
     if heads and (participle or is_ing(word) or _may_modify(word)):
@@ -217,7 +225,7 @@ def _closed(word: str) -> Word | None:
 
 
 def _kind_in_title(word: str) -> Word:
-    if word in lexicon.COLOURS:
+    if is_colour(word):
         return Word.COLOUR
     if word in lexicon.AUDIENCES:
         return Word.AUDIENCE
@@ -249,7 +257,7 @@ def head_after(caption: Caption, end: int) -> str:
 def written(caption: Caption, place: int) -> str:
     """The word at ``place`` as it stands within a sentence: names keep their capitals."""
     surface, word = caption.surface[place], caption.words[place]
-    if word in lexicon.PLACES or word in lexicon.COLOURS or word.startswith("t-shirt"):
+    if word in lexicon.PLACES or is_colour(word) or word.startswith("t-shirt"):
         return common(word)
     inner_capital = surface[1:] != surface[1:].lower()
     begins = place == 0 or caption.stops[place - 1]
@@ -283,7 +291,23 @@ def noun_phrase(caption: Caption, start: int, phrase: str) -> tuple[str, str]:
     return phrase, (definite if many else phrase)
 
 
+def preposition_before(caption: Caption, start: int) -> str:
+    """The preposition of place that governs the noun at ``start``; empty where none does."""
+    if caption.title or caption.telegraphic:
+        return ""
+    place = _phrase_start(caption, start)
+    word = caption.before(place + 1)
+    if word in DETERMINERS:
+        word = caption.before(place)
+    return word if word in lexicon.WHERE else ""
+
+
 def _determiner(caption: Caption, start: int) -> str:
+    return caption.before(_phrase_start(caption, start) + 1)
+
+
+def _phrase_start(caption: Caption, start: int) -> int:
+    """The place before the describing words that lead to ``start``."""
     place = start - 1
     for _ in range(3):
         if place < 0 or not caption.before(place + 1) or not in_noun_phrase(caption, place):
@@ -291,7 +315,7 @@ def _determiner(caption: Caption, start: int) -> str:
         if caption.at(place).endswith("'s"):
             break
         place -= 1
-    return caption.before(place + 1)
+    return place
 
 
 def action(caption: Caption, start: int, end: int) -> str:

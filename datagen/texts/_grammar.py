@@ -25,6 +25,8 @@ _FUNCTIONS = frozenset([Word.ARTICLE, Word.AUXILIARY, Word.FUNCTION])
 _DESCRIBING = frozenset([Word.COLOUR, Word.QUALITY, Word.MODIFIER])
 _PLAIN = frozenset([Word.COLOUR, Word.PREDICATE, Word.ADVERB, Word.VERB])
 _SINGLE = frozenset(["1", "one"])
+#: Words that say no more than an article does.
+_VAGUE = lexicon.ARTICLES | lexicon.POINTERS | {"some", "any", "one", "each", "every"}
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ def _read_replacement(
     kinds = {left.kind, right.kind}
     if kinds <= _FUNCTIONS | {Word.POSSESSIVE} and kinds != {Word.POSSESSIVE}:
         return None
+    if {left.text, right.text} <= _VAGUE:
+        return None
     base = verb_base(left.text)
     if base is not None and base == verb_base(right.text) and Word.NOUN not in kinds:
         return None
@@ -161,7 +165,8 @@ def _read_replacement(
         return _slots(Kind.COLOUR, left.text, right.text)
     if kinds == {Word.PHRASE}:
         return _slots(Kind.PLACE, left.text, right.text)
-    if kinds <= _PLAIN:
+    alike = Word.ADVERB not in kinds or left.text[-2:] == right.text[-2:] == "ly"
+    if kinds <= _PLAIN and alike:
         return _slots(Kind.PLAIN, _doing(left), _doing(right))
     return _slots(Kind.QUOTED, left.text, right.text)
 
@@ -207,7 +212,7 @@ def _read_in_titles(left: _Place, right: _Place) -> Reading | None:
         return _read_nouns(left, right)
     if kinds <= {Word.QUALITY, Word.COLOUR} and head:
         return _read_description(left, right)
-    return _slots(Kind.NAME, left.text, right.text)
+    return _slots(Kind.NAME if kinds == {Word.NAME} else Kind.QUOTED, left.text, right.text)
 
 
 def _both_last(left: _Place, right: _Place) -> bool:
@@ -237,7 +242,15 @@ def _read_description(left: _Place, right: _Place) -> Reading:
 
 
 def _read_nouns(left: _Place, right: _Place) -> Reading:
+    old, new = left.common, right.common
+    if singular(old) == singular(new) and is_plural(old) != is_plural(new):
+        counts = ("several", "one") if is_plural(old) else ("one", "several")
+        return _slots(Kind.QUANTITY, *counts, many=new, heads=plural(new))
     (r, the_r), (a, _) = left.phrase, right.phrase
+    where = captions.preposition_before(right.caption, right.start)
+    if where and where == captions.preposition_before(left.caption, left.start):
+        slots = {"in_r": f"{where} {r}", "in_a": f"{where} {a}"}
+        return _slots(Kind.WHERE, left.common, right.common, r=r, a=a, the_r=the_r, **slots)
     return _slots(Kind.NOUN, left.common, right.common, r=r, a=a, the_r=the_r)
 
 

@@ -16,7 +16,7 @@ POINTERS = _words("this that these those")
 POSSESSIVES = _words("his her their its my your our whose")
 QUANTIFIERS = _words(
     "some any several many few various multiple numerous both all most more other another each "
-    "every no couple lots"
+    "every no"
 )
 NUMBERS = {
     word: number
@@ -164,6 +164,18 @@ PRODUCTS = _words(
     "romper leotard outfit uniform costume hoodie sari apron helmet gown"
 )
 
+#: Adverbs and predicates that do not show it by their form.
+ADVERBS = _words(
+    "together alone outdoors indoors downhill uphill downstairs upstairs nearby away forward "
+    "forwards backward backwards sideways ahead here there today now again very too also just "
+    "still fast hard well overhead underwater asleep awake airborne barefoot shirtless topless "
+    "upright apart abroad downtown everywhere around naked alike"
+)
+#: Prepositions that say where.
+WHERE = _words(
+    "in on at near behind beside under over through across into onto along inside outside around "
+    "against above below beneath by toward towards underneath"
+)
 #: Words in -ly that are no adverbs.
 LY_NOUNS = _words("family belly jelly bully butterfly dragonfly italy early lonely friendly silly")
 
@@ -187,7 +199,10 @@ VERBS = _words(
     "sew knit weave browse examine inspect study observe view photograph film record play "
     "plays stroke strum juggle spray sprint tackle trot gallop graze wade wakeboard toss bowl "
     "converse embrace converge assemble fall land flip launch approach attack avoid face block "
-    "display sell hop skip stomp scale steer smoke sip shout scream yell tumble visit vacuum"
+    "display sell hop skip hide pause howl tug descend ascend enjoy attend cover tighten loosen "
+    "scramble howl corral strike drag haul participate return search taste warm heat boil fry "
+    "grill season pluck weigh measure start stop finish continue mow rake saw hammer drill "
+    " stomp scale steer smoke sip shout scream yell tumble visit vacuum"
 ) - {"plays", "box", "bowl", "film", "face"}
 IRREGULAR = {
     "ran": "run",

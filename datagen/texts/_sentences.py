@@ -2,7 +2,8 @@
 
 Slots: removed and added are bare words, r and a the same with the determiner that suits them
 ("a dog", "in the snow"), the_r is definite ("the dog"), head is the noun they describe, heads its
-plural, many the head in the number of ``added``, field the name of a label.
+plural, many the head in the number of ``added``, in_r and in_a are r and a with the preposition
+before them, field is the name of a label. WHERE is a replacement only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Kind(StrEnum):
     QUANTITY = "quantity"
     ACTION = "action"
     NOUN = "noun"
+    WHERE = "noun of a place"
     PLACE = "prepositional phrase"
     NAME = "name"
     FOR = "whom or what it is for"
@@ -94,6 +96,19 @@ REPLACE: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "show {a} rather than {r}",
         ),
         ("{a} instead of {r}", "{a} in place of {r}", "{a}, not {r}"),
+    ),
+    Kind.WHERE: (
+        (
+            "change {the_r} to {a}",
+            "make it {in_a} rather than {in_r}",
+            "show it {in_a}, not {in_r}",
+        ),
+        (
+            "{in_a} instead of {in_r}",
+            "{in_a}, not {in_r}",
+            "now {in_a}, no longer {in_r}",
+            "{a} rather than {r}",
+        ),
     ),
     Kind.PLACE: (
         ("make it {a} rather than {r}", "show it {a}, not {r}"),

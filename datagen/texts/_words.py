@@ -47,7 +47,9 @@ def plural(noun: str) -> str:
 def is_plural(noun: str) -> bool:
     """Whether a noun is plural, by its form."""
     word = noun.lower()
-    if word in lexicon.PLURAL:
+    if word in lexicon.PLURAL or word.endswith(("women", "children", "people")):
+        return True
+    if word.endswith("men") and word not in ("specimen", "regimen", "abdomen", "ramen", "omen"):
         return True
     if word in lexicon.SINGULAR or word.endswith(("ss", "us", "is", "'s")):
         return False
@@ -98,8 +100,17 @@ def gerund(verb: str) -> str:
     first, _, rest = verb.partition(" ")
     word = first.lower()
     if not word.endswith("ing") or word in lexicon.VERBS:
-        word = _add_ing(verb_base(word) or word)
+        word = _add_ing(verb_base(word) or _without_s(word))
     return f"{word} {rest}" if rest else word
+
+
+def _without_s(verb: str) -> str:
+    """The base form of an unknown verb in the third person."""
+    if verb.endswith(("sses", "shes", "ches", "xes", "zes")):
+        return verb[:-2]
+    if verb.endswith("ies") and len(verb) > 4:
+        return verb[:-3] + "y"
+    return verb[:-1] if verb.endswith("s") and not verb.endswith("ss") else verb
 
 
 def _add_ing(base: str) -> str:
@@ -113,6 +124,12 @@ def _add_ing(base: str) -> str:
     if one_syllable and re.search("[^aeiou][aeiouy][^aeiouwxy]$", f"-{base}"):
         return base + base[-1] + "ing"
     return base + "ing"
+
+
+def is_colour(word: str) -> bool:
+    """Whether a word names a colour: "navy", "off-white", "cream-coloured"."""
+    last = word.rsplit("-", 1)[-1]
+    return last in lexicon.COLOURS or (last != word and last in ("coloured", "colored"))
 
 
 def is_ing(word: str) -> bool:
@@ -130,4 +147,4 @@ def common(word: str) -> str:
     word = word.lower()
     if word in lexicon.PLACES:
         return lexicon.PLACES[word]
-    return "T" + word[1:] if word.startswith(("t-shirt", "tshirt", "t-bone")) else word
+    return re.sub("^t-?shirt", "T-shirt", word)
