@@ -57,9 +57,7 @@ class TinyWorldSettings(Settings):
     @model_validator(mode="after")
     def _shares(self) -> TinyWorldSettings:
         if self.omit + self.misname + self.contradict > 1 + 1e-9:
-            raise ValueError(
-                "omit, misname and contradict: shares that are at most 1 in all"
-            )
+            raise ValueError("omit, misname and contradict: shares that are at most 1 in all")
         return self
 
 

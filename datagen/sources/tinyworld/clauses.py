@@ -109,7 +109,8 @@ def _continues(segment: list[Part], before: list[Part]) -> bool:
     if pending or segment[0] in ("xinstead", "xwas"):
         return True
     if all(not phrase.noun for phrase in phrases):
-        return True
+        # "and mint to gray" stands by itself, ", from mint to gray" does not.
+        return "from" in segment or not (len(phrases) > 1 and "to" in segment)
     return earlier == "xswap" and not any(cue in before for cue in ("with", "by", "for"))
 
 

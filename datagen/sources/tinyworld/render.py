@@ -226,7 +226,7 @@ def _ground(name: str, size: int, dice: Dice, jitter: float) -> Array:
     """The background: its colour, a little lighter at the top and darker in the corners."""
     down, far = _light(size)
     shade = 1 + jitter * dice.uniform(-0.025, 0.025)
-    field = shade - down * 0.02 * dice.uniform(0.4, 1.4) - far * 0.018
+    field = shade - down * 0.02 * (0.9 + jitter * dice.uniform(-0.5, 0.5)) - far * 0.018
     return np.asarray(BACKGROUND_RGB[name], dtype=np.float32) * field[:, :, None]
 
 
