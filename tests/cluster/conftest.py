@@ -58,10 +58,15 @@ def run_python(
     )
 
 
-def clean_environment() -> dict[str, str]:
+def plain() -> dict[str, str]:
     """This environment without anything that speaks of a Ray; this Python first on the path."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return {**kept, "PATH": f"{os.path.dirname(sys.executable)}:{kept.get('PATH', '')}"}
+
+
+@pytest.fixture
+def clean_environment() -> dict[str, str]:
+    return plain()
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs code in a process of its own that knows of no cluster."""
 
     def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return run_python(code, *arguments, environment={**clean_environment(), **variables})
+        return run_python(code, *arguments, environment={**plain(), **variables})
 
     return run
 
@@ -84,7 +89,7 @@ def head() -> Iterator[Head]:
     folder = tempfile.mkdtemp(prefix="head-", dir="/tmp")
     port, dashboard, client, agent, metrics = free_ports(5)
     environment = {
-        **clean_environment(),
+        **plain(),
         "HOME": folder,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
