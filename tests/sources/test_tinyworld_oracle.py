@@ -124,7 +124,8 @@ SAID = {
         """move the star to the top left corner | put the star in the top-left corner
         | the star is in the top left instead of on the left
         | move the star from the left to the top left
-        | shift the star on the left to the top left | the star at the upper left""",
+        | shift the star on the left to the top left | the star at the upper left
+        | make the star at the top left rather than on the left""",
     ),
     "gray": (
         GRAY,
@@ -134,7 +135,8 @@ SAID = {
         | on a gray backdrop rather than a mint one | same scene with a gray background
         | replace the mint background with a gray one | use a gray background
         | instead of a mint background, a gray background | switch the background to gray
-        | Change the background color to gray.""",
+        | Change the background color to gray. | a gray scene, not a mint scene
+        | turn the mint scene gray | make the scene gray instead of mint""",
     ),
     "added": (
         MORE,
@@ -223,6 +225,19 @@ def test_colours_and_shapes_of_other_worlds_are_wrong_not_misread():
     assert not says("make the star gold", REFERENCE, with_star(colour="yellow")).right
     assert not says("replace the star with an oval", REFERENCE, CIRCLE).right
     assert not says("with a green background", REFERENCE, GRAY).right
+
+
+def test_sides_of_a_corner_change_one_at_a_time():
+    corner = with_star(position="top left")
+    for text in (
+        "at the right, not at the left",
+        "change the left to the right",
+        "make it at the right rather than at the left",
+        "right instead of left",
+    ):
+        assert says(text, corner, with_star(position="top right")).right, text
+        assert not says(text, corner, with_star(position="bottom left")).right, text
+    assert says("bottom, not top", corner, with_star(position="bottom left")).right
 
 
 # --- differences ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 from datagen.sources.tinyworld import words
 from datagen.sources.tinyworld.clauses import Clause, clauses
-from datagen.sources.tinyworld.scene import SIZES, Scene, Thing
+from datagen.sources.tinyworld.scene import CENTRES, SIZES, Scene, Thing
 from datagen.sources.tinyworld.words import Phrase
 
 #: Longer texts than this are no modification texts (characters).
@@ -73,12 +73,11 @@ def _split(clause: Clause) -> tuple[Clause, Clause]:
 
 
 def _background(clause: Clause, scene: Scene) -> list[Reading]:
+    clause = _arranged(clause)
     before = _merged([*clause.subject, *clause.removed])
     after = _merged(clause.added)
     if before is None or after is None:
         return []
-    if not after and clause.verb in ("xmake", "") and not clause.removed:
-        before, after = {}, before
     if set(before) | set(after) != {"colour"} or "colour" not in after:
         return []
     if before.get("colour", scene.background) != scene.background:
@@ -146,13 +145,15 @@ def _arranged(clause: Clause) -> Clause:
         clause.added.append(Phrase({"size": size}))
     if clause.added or not clause.subject:
         return clause
-    if clause.verb == "xmove":
-        # "put the star on the left": the place is where it goes.
-        last = clause.subject[-1]
-        if "position" in last.says and last.noun:
-            clause.added = [Phrase({"position": last.says["position"]})]
-            rest = {name: value for name, value in last.says.items() if name != "position"}
-            clause.subject = [*clause.subject[:-1], Phrase(rest, noun=True)]
+    last = clause.subject[-1]
+    if "position" in last.says and last.noun and (clause.verb == "xmove" or clause.removed):
+        # "put the star on the left", "show it at the top instead of the bottom"
+        clause.added = [Phrase({"position": last.says["position"]})]
+        rest = {name: value for name, value in last.says.items() if name != "position"}
+        clause.subject = [*clause.subject[:-1], Phrase(rest, noun=True)]
+    elif clause.removed and not last.noun:
+        # "make the scene white instead of gray"
+        clause.subject, clause.added = [], clause.subject
     elif not clause.removed:
         clause.subject, clause.added = [], clause.subject
     return clause
@@ -182,6 +183,9 @@ def _setting(clause: Clause, scene: Scene) -> list[Reading]:
     more = any(phrase.more for phrase in added)
     readings = []
     for at, thing in enumerate(scene.objects):
+        corner = _other_corner(thing, selector, new)
+        if corner and _matches(thing, selector, but="position"):
+            readings.append(Reading((Edit("set", at, "position", corner),)))
         if not _matches(thing, selector):
             continue
         if more and _matches(thing, new, but="count"):
@@ -196,6 +200,16 @@ def _setting(clause: Clause, scene: Scene) -> list[Reading]:
         if edits or idle:
             readings.append(Reading(tuple(edits), tuple(idle)))
     return readings
+
+
+def _other_corner(thing: Thing, gone: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """Where "right instead of left" leads from a corner: it keeps the height."""
+    sides = thing.position.split()
+    before, after = gone.get("position"), new.get("position")
+    if set(new) != {"position"} or len(sides) < 2 or before not in sides:
+        return None
+    corner = thing.position.replace(before, str(after))
+    return corner if corner in CENTRES and corner != thing.position else None
 
 
 def _identifies(name: str, thing: Thing, selector: dict[str, Any], added: Iterable[Phrase]) -> bool:

@@ -256,7 +256,7 @@ class _Reader:
                 phrase.article = "a" if word.text in ("a", "an", "another") else "the"
         elif word.name == "pronoun":
             self.open(now is not None and now.noun).noun = True
-        elif word.name == "ground":
+        elif word.name == "ground" or self._tinted_frame(word):
             phrase = self.open(now is not None and now.noun)
             phrase.ground = phrase.noun = True
         elif word.name == "shape":
@@ -275,6 +275,11 @@ class _Reader:
                 now.foreign = alien and not word.text.startswith("x") and "position" not in now.says
             self.close()
             self.parts.append(word.text)
+
+    def _tinted_frame(self, word: _Word) -> bool:
+        """Whether ``word`` ends a phrase such as "a gray scene", which is about the background."""
+        now = self.now
+        return word.text in _FRAME and now is not None and set(now.says) == {"colour"}
 
     def _place(self, word: _Word) -> None:
         now = self.now
