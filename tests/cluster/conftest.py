@@ -14,8 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 
 def free_ports(count: int) -> list[int]:
@@ -77,6 +80,64 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return run_python(code, *arguments, environment={**plain(), **variables})
 
     return run
+
+
+#: A filter of a user's own.
+OPERATOR = """
+import pyarrow as pa
+from datagen.step import Filter, Settings, verdicts
+
+
+class LongCaption(Filter["LongCaption.Settings"]):
+    class Settings(Settings):
+        words: int = 5
+
+    levels = ("items",)
+    rules = frozenset({"words"})
+
+    def columns(self, level):
+        return ["captions"]
+
+    def gives(self, level):
+        return {"score_words"}
+
+    def __call__(self, rows):
+        words = [len((captions or [""])[0].split()) for captions in rows["captions"].to_pylist()]
+        return pa.table({"id": rows["id"], "score_words": pa.array(words, pa.float64())})
+
+    def decide(self, rows, items):
+        ids, words = rows["id"].to_pylist(), rows["score_words"].to_pylist()
+        least = self.settings.words
+        return verdicts(ids, {i: ("short", "") for i, w in zip(ids, words) if w < least})
+"""
+
+
+@pytest.fixture
+def own_recipe(tmp_path: Path) -> Path:
+    """Four photos, and a recipe beside them with an operator in a file of its own."""
+    pytest.importorskip("datagen.cli")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rows = ["file,caption"]
+    for number, colour in enumerate(("red", "green", "blue", "pink")):
+        Image.new("RGB", (64, 64), colour).save(photos / f"{number}.png")
+        rows.append(f"{number}.png,a {colour} wall" + " far away" * number)
+    (photos / "captions.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "long_caption.py").write_text(OPERATOR)
+    recipe = {
+        "name": "own",
+        "source": {
+            "type": "folder",
+            "path": str(photos),
+            "annotations": "captions.csv",
+            "media": "file",
+            "captions": "caption",
+        },
+        "steps": [{"filter": {"op": "long_caption.py:LongCaption", "words": 5}}],
+    }
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
 
 
 @pytest.fixture(scope="session")

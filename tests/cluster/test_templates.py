@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,13 +22,6 @@ exec "$@"
 """
 SCONTROL = """#!/usr/bin/env bash
 printf '127.0.0.1\\nother-node\\n'
-"""
-#: Stands in for ``python -m datagen run``: says what it was given and how large the cluster is.
-RUN = """
-import sys
-from datagen.cluster.connect import connect
-with connect(sys.argv[sys.argv.index("--address") + 1]) as cluster:
-    print("given", *sys.argv[1:3], "nodes", len(cluster.nodes), "cpus", cluster.cpus)
 """
 
 
@@ -83,17 +75,16 @@ def test_the_slurm_script_is_bash() -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_slurm_script_makes_a_cluster_of_all_nodes_and_runs_on_it(
-    tmp_path: Path, short: str, clean_environment: dict[str, str]
+    tmp_path: Path, short: str, own_recipe: Path, clean_environment: dict[str, str]
 ) -> None:
     pytest.importorskip("aiohttp", reason="needs the cluster extra")
     tools = tmp_path / "bin"
     tools.mkdir()
-    python = f'#!/usr/bin/env bash\nif [[ "$1 $2 $3" == "-m datagen run" ]]; then shift 3; exec {sys.executable} {tmp_path}/run.py "$@"; fi\nexec {sys.executable} "$@"\n'  # noqa: E501
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("python", python)):
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
-    (tmp_path / "run.py").write_text(RUN)
     environment = {
         **clean_environment,
         "PATH": f"{tools}:{clean_environment['PATH']}",
@@ -105,7 +96,7 @@ def test_the_slurm_script_makes_a_cluster_of_all_nodes_and_runs_on_it(
         "RAY_TMPDIR": short,
     }
     done = subprocess.run(
-        ["bash", CLUSTER / "slurm.sh", "covr", "seed=1"],
+        ["bash", CLUSTER / "slurm.sh", own_recipe.name, "--out", "out"],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
@@ -113,4 +104,5 @@ def test_the_slurm_script_makes_a_cluster_of_all_nodes_and_runs_on_it(
         timeout=240,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "given covr seed=1 nodes 2 cpus 2.0" in done.stdout
+    assert "\n2 nodes\n" in done.stdout
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "finished"
