@@ -149,9 +149,9 @@ def in_noun_phrase(caption: Caption, place: int) -> bool:
 
 def is_adverb(word: str) -> bool:
     """Whether a word is an adverb: in -ly, or known."""
-    return (
-        word.endswith("ly") and len(word) > 4 and word not in {"family", "belly", "jelly", "bully"}
-    )
+    known = lexicon.LY_NOUNS | lexicon.QUALITIES
+    ends = word.endswith("ly") and len(word) > 4 and word not in known
+    return ends or word in lexicon.ADVERBS
 
 
 def kind_of(caption: Caption, start: int, end: int) -> Word:

@@ -25,6 +25,12 @@ _FUNCTIONS = frozenset([Word.ARTICLE, Word.AUXILIARY, Word.FUNCTION])
 _DESCRIBING = frozenset([Word.COLOUR, Word.QUALITY, Word.MODIFIER])
 _PLAIN = frozenset([Word.COLOUR, Word.PREDICATE, Word.ADVERB, Word.VERB])
 _SINGLE = frozenset(["1", "one"])
+#: Verbs whose meaning lies in the particle: "turn off", "put down".
+_TURNS = frozenset(
+    form
+    for verb in ("turn", "switch", "put", "take", "pick", "throw", "push", "pull", "go", "walk")
+    for form in (verb, f"{verb}s", gerund(verb))
+)
 #: Words that say no more than an article does.
 _VAGUE = lexicon.ARTICLES | lexicon.POINTERS | {"some", "any", "one", "each", "every"}
 
@@ -64,6 +70,14 @@ class _Place:
     @property
     def first(self) -> str:
         return self.caption.at(self.start)
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    def part(self, start: int, end: int) -> _Place:
+        """Some of the words, counted from the first."""
+        return _Place(self.caption, self.start + start, self.start + end)
 
     @property
     def phrase(self) -> tuple[str, str]:
@@ -139,13 +153,14 @@ def _read_replacement(
 ) -> Reading | None:
     if left is None or right is None:
         return _slots(Kind.QUOTED, old, new)
+    left, right = _narrowed(left, right)
     kinds = {left.kind, right.kind}
     if kinds <= _FUNCTIONS | {Word.POSSESSIVE} and kinds != {Word.POSSESSIVE}:
         return None
     if {left.text, right.text} <= _VAGUE:
         return None
     base = verb_base(left.text)
-    if base is not None and base == verb_base(right.text) and Word.NOUN not in kinds:
+    if base is not None and base == verb_base(right.text) and Word.VERB in kinds:
         return None
     counted = _read_number(left, right)
     if counted is not None:
@@ -169,6 +184,21 @@ def _read_replacement(
     if kinds <= _PLAIN and alike:
         return _slots(Kind.PLAIN, _doing(left), _doing(right))
     return _slots(Kind.QUOTED, left.text, right.text)
+
+
+def _narrowed(left: _Place, right: _Place) -> tuple[_Place, _Place]:
+    """Without what the words drag along: "a young" to "an old", "three dogs" to "one dog"."""
+    if min(left.length, right.length) < 2:
+        return left, right
+    if {left.first, right.first} <= lexicon.ARTICLES:
+        return left.part(1, left.length), right.part(1, right.length)
+    old, new = (
+        left.caption.words[left.start : left.end],
+        right.caption.words[right.start : right.end],
+    )
+    if old[1:-1] == new[1:-1] and singular(old[-1]) == singular(new[-1]):
+        return left.part(0, 1), right.part(0, 1)
+    return left, right
 
 
 def _doing(place: _Place) -> str:
@@ -246,6 +276,8 @@ def _read_nouns(left: _Place, right: _Place) -> Reading:
     if singular(old) == singular(new) and is_plural(old) != is_plural(new):
         counts = ("several", "one") if is_plural(old) else ("one", "several")
         return _slots(Kind.QUANTITY, *counts, many=new, heads=plural(new))
+    if left.start == right.start == 0 and not any(map(_sure_noun, (old, new))):
+        return _slots(Kind.QUOTED, old, new)  # perhaps two verbs that no list knows
     (r, the_r), (a, _) = left.phrase, right.phrase
     where = captions.preposition_before(right.caption, right.start)
     if where and where == captions.preposition_before(left.caption, left.start):
@@ -254,10 +286,15 @@ def _read_nouns(left: _Place, right: _Place) -> Reading:
     return _slots(Kind.NOUN, left.common, right.common, r=r, a=a, the_r=the_r)
 
 
+def _sure_noun(phrase: str) -> bool:
+    noun = phrase.rsplit(" ", 1)[-1].lower()
+    return is_plural(noun) or noun in lexicon.PEOPLE | lexicon.MASS | lexicon.PRODUCTS
+
+
 def _read_prepositions(left: _Place, right: _Place) -> Reading:
     old, new = left.text, right.text
     before = left.caption.before(left.start)
-    if {old, new} <= lexicon.PARTICLES and verb_base(before):
+    if {old, new} <= lexicon.PARTICLES | {"on", "in"} and before in _TURNS:
         return _slots(Kind.ACTION, gerund(f"{before} {old}"), gerund(f"{before} {new}"))
     if "of" in (old, new) or not _object(right):
         return _slots(Kind.QUOTED, old, new)
@@ -279,8 +316,8 @@ def _read_single(place: _Place | None, text: str, added: bool) -> Reading | None
     old, new = (None, text) if added else (text, None)
     if place is None:
         return _slots(Kind.QUOTED, old, new)
-    if place.first in lexicon.CONJUNCTIONS and place.end - place.start > 1:
-        place = _Place(place.caption, place.start + 1, place.end)
+    if place.first in lexicon.CONJUNCTIONS and place.length > 1:
+        place = place.part(1, place.length)
     kind, said = place.kind, place.common
     if kind in _FUNCTIONS | {Word.POSSESSIVE}:
         return None
@@ -308,6 +345,7 @@ def _read_single(place: _Place | None, text: str, added: bool) -> Reading | None
         Word.NAME: Kind.NAME,
         Word.COLOUR: Kind.COLOUR,
         Word.PREDICATE: Kind.PLAIN,
+        Word.ADVERB: Kind.PLAIN,
         Word.PHRASE: Kind.PLACE,
     }
     return reading(simple.get(kind, Kind.QUOTED), place.text)

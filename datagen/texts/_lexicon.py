@@ -200,7 +200,8 @@ VERBS = _words(
     "plays stroke strum juggle spray sprint tackle trot gallop graze wade wakeboard toss bowl "
     "converse embrace converge assemble fall land flip launch approach attack avoid face block "
     "display sell hop skip hide pause howl tug descend ascend enjoy attend cover tighten loosen "
-    "scramble howl corral strike drag haul participate return search taste warm heat boil fry "
+    "waterski ollie break scour submerge draw scramble howl corral strike drag haul "
+    "participate return search taste warm heat boil fry "
     "grill season pluck weigh measure start stop finish continue mow rake saw hammer drill "
     " stomp scale steer smoke sip shout scream yell tumble visit vacuum"
 ) - {"plays", "box", "bowl", "film", "face"}

@@ -1,0 +1,632 @@
+"""Rule-based texts: a table of captions with sentences that a careful reader accepts."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from datagen import registry, schema
+from datagen.errors import DatagenError
+from datagen.step import Context
+from datagen.texts.template import Template, TemplateSettings
+
+Change = tuple[str | None, str | None, str | None]
+DATA = Path(__file__).parents[2] / os.environ.get("DATAGEN_TEST_DATA", "../shared/data")
+
+
+def pair(
+    reference: str | None, target: str | None, changes: list[Change] | None = None, name: str = "p"
+) -> dict[str, Any]:
+    found = [dict(zip(("field", "removed", "added"), c, strict=True)) for c in changes or []]
+    return {
+        "id": name,
+        "references": [{"id": "r", "caption": reference}],
+        "targets": [{"id": "t", "caption": target}],
+        "evidence": {"operator": "o", "changes": found},
+    }
+
+
+def write(rows: list[dict[str, Any]], seed: int = 0, **settings: Any) -> list[dict[str, Any]]:
+    operator = Template(TemplateSettings(**settings))
+    operator.open(Context(seed=seed))
+    return list(operator(pa.Table.from_pylist(rows, schema=schema.PAIRS)).to_pylist())
+
+
+def texts(
+    reference: str | None, target: str | None, changes: list[Change] | None = None, **settings: Any
+) -> list[str]:
+    rows = write([pair(reference, target, changes)], **{"texts_per_pair": 100, **settings})
+    assert [row["verdict"] for row in rows] == ["kept"] * len(rows), rows
+    return [row["modification"] for row in rows]
+
+
+def rejection(
+    reference: str | None, target: str | None, changes: list[Change] | None = None, **settings: Any
+) -> str:
+    (row,) = write([pair(reference, target, changes)], **settings)
+    assert (row["verdict"], row["modification"]) == ("rejected", None)
+    assert row["detail"]
+    return str(row["rule"])
+
+
+#: (reference caption, target caption, two sentences that must be among the texts).
+TABLE = [
+    # colours
+    ("A red dress.", "A blue dress.", "make the dress blue", "change the dress from red to blue"),
+    (
+        "Two brown dogs run.",
+        "Two black dogs run.",
+        "turn the brown dogs black",
+        "the dogs in black instead of brown",
+    ),
+    (
+        "A woman dressed in red.",
+        "A woman dressed in white.",
+        "in white rather than red",
+        "use white in place of red",
+    ),
+    (
+        "Puma Men Blue Polo T-shirt",
+        "Puma Men Green Polo T-shirt",
+        "make the T-shirt green",
+        "the T-shirt in green, not blue",
+    ),
+    # qualities and other descriptions
+    (
+        "A surfer rides a huge wave.",
+        "A surfer rides a small wave.",
+        "make the wave small",
+        "swap the huge wave for a small wave",
+    ),
+    (
+        "A young man sings.",
+        "An old man sings.",
+        "an old man instead of a young man",
+        "show an old man instead of a young man",
+    ),
+    (
+        "An American flag waves.",
+        "An Indian flag waves.",
+        "an Indian flag instead of an American flag",
+        "replace the American flag with an Indian flag",
+    ),
+    (
+        "The man is happy.",
+        "The man is sad.",
+        "sad instead of happy",
+        "make it sad rather than happy",
+    ),
+    (
+        "Men doing garden work",
+        "Men doing construction work",
+        "construction work instead of garden work",
+        "construction work, not garden work",
+    ),
+    (
+        "A hockey game.",
+        "A football game.",
+        "a football game instead of a hockey game",
+        "swap the hockey game for a football game",
+    ),
+    (
+        "his dog sleeps",
+        "her dog sleeps",
+        "her dog instead of his dog",
+        "replace his dog with her dog",
+    ),
+    # numbers
+    (
+        "Two dogs play.",
+        "Three dogs play.",
+        "three dogs instead of two",
+        "change the number of dogs from two to three",
+    ),
+    (
+        "Three ovens here",
+        "One oven here",
+        "one oven instead of three",
+        "make it one oven instead of three",
+    ),
+    (
+        "A sheep stands.",
+        "Two sheep stand.",
+        "two sheep instead of one",
+        "change the number of sheep from one to two",
+    ),
+    (
+        "Two young girls play",
+        "Four young girls play",
+        "four young girls instead of two",
+        "show four young girls rather than two",
+    ),
+    (
+        "Several men talk",
+        "Two men talk",
+        "two men instead of several",
+        "make it two men instead of several",
+    ),
+    ("3 cats on a mat", "5 cats on a mat", "5 cats instead of 3", "5 cats, not 3"),
+    # nouns
+    ("A dog runs.", "A cat runs.", "replace the dog with a cat", "a cat instead of a dog"),
+    (
+        "A man eats an orange",
+        "A man eats an apple",
+        "change the orange to an apple",
+        "an apple in place of an orange",
+    ),
+    (
+        "A man with a ukulele",
+        "A man with an umbrella",
+        "an umbrella instead of a ukulele",
+        "swap the ukulele for an umbrella",
+    ),
+    (
+        "A man waits an hour",
+        "A man waits a year",
+        "a year instead of an hour",
+        "replace the hour with a year",
+    ),
+    (
+        "Men play baseball.",
+        "Men play hockey.",
+        "hockey instead of baseball",
+        "change baseball to hockey",
+    ),
+    (
+        "Two boys wave",
+        "Two girls wave",
+        "replace the boys with girls",
+        "girls instead of boys",
+    ),
+    (
+        "A man holds a small child.",
+        "A man holds a small girl.",
+        "a girl instead of a child",
+        "replace the child with a girl",
+    ),
+    (
+        "A dog in the snow",
+        "A dog in the grass",
+        "in the grass instead of in the snow",
+        "change the snow to the grass",
+    ),
+    (
+        "People sit at a bar",
+        "People sit at a table",
+        "at a table, not at a bar",
+        "make it at a table rather than at a bar",
+    ),
+    (
+        "A group of men dance",
+        "A group of women dance",
+        "women instead of men",
+        "replace the men with women",
+    ),
+    ("pick up bowl", "pick up mug", "replace the bowl with the mug", "the mug instead of the bowl"),
+    (
+        "Nike Women Pink T-shirt",
+        "Nike Women Pink Trousers",
+        "trousers instead of a T-shirt",
+        "replace the T-shirt with trousers",
+    ),
+    (
+        "Kids on a field",
+        "Kid on a field",
+        "one kid instead of several",
+        "make it one kid instead of several",
+    ),
+    # actions
+    (
+        "A dog running.",
+        "A dog jumping.",
+        "jumping instead of running",
+        "change the action from running to jumping",
+    ),
+    (
+        "Two dogs play.",
+        "Two dogs stand.",
+        "standing instead of playing",
+        "switch from playing to standing",
+    ),
+    (
+        "A boy jumps on a bed",
+        "A boy sitting on a bed",
+        "sitting rather than jumping",
+        "now sitting, no longer jumping",
+    ),
+    (
+        "A bird perched on a branch",
+        "A bird sitting on a branch",
+        "sitting instead of perching",
+        "replace perching with sitting",
+    ),
+    ("cut onion", "fry onion", "frying instead of cutting", "switch from cutting to frying"),
+    (
+        "turn on light",
+        "turn off light",
+        "turning off instead of turning on",
+        "switch from turning on to turning off",
+    ),
+    # prepositions
+    (
+        "A dog runs through the snow",
+        "A dog runs across the snow",
+        "across the snow, not through the snow",
+        "make it across the snow rather than through the snow",
+    ),
+    (
+        "A cat under a table",
+        "A cat on a table",
+        "on a table, not under a table",
+        "show it on a table, not under a table",
+    ),
+    # names and audiences
+    (
+        "Puma Men White Shoes",
+        "Nike Men White Shoes",
+        "swap Puma for Nike",
+        "the Nike version, not the Puma one",
+    ),
+    ("Casio Watch A576", "Casio Watch A390", "A390 instead of A576", "change A576 to A390"),
+    (
+        "Puma Men White T-shirt",
+        "Puma Women White T-shirt",
+        "for women rather than men",
+        "make it for women instead of men",
+    ),
+    # any words
+    (
+        "A man stands near",
+        "A man stands because",
+        'change "near" to "because"',
+        '"because" instead of "near"',
+    ),
+    # one side only
+    ("A dog runs", "A brown dog runs", "make the dog brown", "turn the dog brown"),
+    ("a tall man", "a tall man and a woman", "add a woman", "the same with a woman"),
+    ("A man and a dog sit", "A man sit", "remove the dog", "the same without the dog"),
+    ("a man on a bench", "a man sitting on a bench", "now sitting", "change the action to sitting"),
+    ("a man is standing", "a man is standing outdoors", "make it outdoors", "now outdoors"),
+    ("a man", "a man with a hat", "now with a hat", "this time with a hat"),
+    ("dogs run", "two dogs run", "show two dogs", "make it two dogs"),
+]
+
+
+@pytest.mark.parametrize(("reference", "target", "first", "second"), TABLE)
+def test_a_known_change_gets_the_sentences_a_reader_expects(
+    reference: str, target: str, first: str, second: str
+) -> None:
+    found = texts(reference, target)
+    assert {first, second} <= set(found), found
+
+
+#: (field, removed, added, a sentence that must be among the texts).
+LABELS = [
+    ("baseColour", "Red", "Navy Blue", "change the colour from red to navy blue"),
+    ("season", "Summer", "Winter", "make it for winter instead of summer"),
+    ("gender", "Men", "Women", "for women rather than men"),
+    ("articleType", "Shirts", "Jeans", "change the article type from shirts to jeans"),
+    ("brand", "Puma", "Nike", "change the brand from Puma to Nike"),
+    ("usage", None, "Casual", "set the usage to casual"),
+    ("usage", "Casual", None, "the same without casual as the usage"),
+    ("verb", "turn-on", "close", "switch from turning on to closing"),
+    ("noun", "tap", "door", "replace the tap with the door"),
+    ("What is it?", "a cat", "a dog", 'change the answer to "What is it?" from "a cat" to "a dog"'),
+]
+
+
+@pytest.mark.parametrize(("field", "removed", "added", "expected"), LABELS)
+def test_a_label_that_changes_gets_a_sentence(
+    field: str, removed: str | None, added: str | None, expected: str
+) -> None:
+    assert expected in texts("a thing", "a thing", [(field, removed, added)])
+
+
+def test_a_colour_label_speaks_of_the_product_in_the_title() -> None:
+    found = texts("Puma Red Shirt", "Puma Blue Shirt", [("baseColour", "Red", "Blue")])
+    assert "make the shirt blue" in found
+
+
+def test_several_changes_are_joined() -> None:
+    changes: list[Change] = [("verb", "open", "close"), ("noun", "tap", "door")]
+    for text in texts("open tap", "close door", changes):
+        assert " and " in text
+        assert re.search(r"clos\w+.* and .*door", text)
+    three = texts("x", "y", [*changes, ("season", "summer", "winter")])
+    assert all(re.search(r"closing.*, .*door.* and .*winter", text) for text in three)
+
+
+@pytest.mark.parametrize(
+    ("reference", "target"),
+    [
+        ("A dog jumping", "A dog jumps"),
+        ("a green cup", "the green cup"),
+        ("Some men work", "The men work"),
+        ("They are here", "They were here"),
+        ("Nike Men Check Shirts", "Nike Men Check Shirt"),
+        ("Puma Men's Red Tshirt", "Puma Men's Red T-shirt"),
+        ("a gray cat", "a grey cat"),
+    ],
+)
+def test_words_that_change_nothing_to_see_are_rejected(reference: str, target: str) -> None:
+    left, right = reference.split(), target.split()
+    (change,) = [("word", a, b) for a, b in zip(left, right, strict=True) if a != b]
+    assert rejection(reference, target, [change]) == "no_visible_change"
+
+
+@pytest.mark.parametrize(
+    ("reference", "target"),
+    [
+        ("a cat sits here", "three people run far away"),
+        ("the same words", "the same words"),
+        (None, "a dog"),
+        ("", ""),
+    ],
+)
+def test_captions_that_do_not_tell_what_changes_are_rejected(
+    reference: str | None, target: str | None
+) -> None:
+    assert rejection(reference, target) == "no_change_known"
+
+
+def test_few_changed_words_are_found_from_the_captions_and_many_are_not() -> None:
+    captions = ("a black dog on the grass", "a white cat on the grass")
+    assert "a white cat instead of a black dog" in texts(*captions, max_changed_words=2)
+    assert rejection(*captions, max_changed_words=1) == "no_change_known"
+
+
+def test_longer_texts_than_asked_are_never_written() -> None:
+    every = texts("A dog runs", "A cat runs")
+    found = texts("A dog runs", "A cat runs", max_words=5)
+    assert set(found) == {text for text in every if len(text.split()) <= 5} < set(every)
+    assert rejection("A dog runs", "A cat runs", max_words=2) == "too_long"
+
+
+def test_texts_per_pair_are_different_and_drawn_by_the_seed() -> None:
+    row = pair("A dog runs", "A cat runs")
+    drawn = {
+        seed: [r["modification"] for r in write([row], seed, texts_per_pair=3)] for seed in range(8)
+    }
+    assert all(len(set(found)) == 3 for found in drawn.values())
+    assert len({tuple(found) for found in drawn.values()}) > 1
+    assert write([row], 5, texts_per_pair=3) == write([row], 5, texts_per_pair=3)
+    firsts = {
+        write([pair("A dog runs", "A cat runs", name=f"p{n}")])[0]["modification"]
+        for n in range(60)
+    }
+    assert len(firsts) > 5  # pairs do not all get the same sentence
+
+
+def test_own_templates_replace_the_built_in_ones() -> None:
+    own = ("I want {added_phrase}, not {removed_phrase}", "{{ removed }} to {{ added }}")
+    found = texts("A dog runs", "An owl runs", [("word", "dog", "owl")], templates=own)
+    assert sorted(found) == ["I want an owl, not a dog", "dog to owl"]
+    addition = texts("A dog runs", "A brown dog runs", templates=("please, a {added} {head}",))
+    assert addition == ["please, a brown dog"]
+
+
+def test_an_own_template_that_needs_a_missing_word_is_not_used() -> None:
+    rule = rejection("A dog runs", "A brown dog runs", templates=("{removed} to {added}",))
+    assert rule == "no_template_fits"
+
+
+@pytest.mark.parametrize(
+    ("template", "part"),
+    [
+        ("make it {addded}", "did you mean 'added'"),
+        ("{added.__class__}", "no slot 'added.__class__'"),
+        ("{0} to {1}", "no slot '0'"),
+        ("{} to {}", "no slot ''"),
+        ("{added:>1000000000}", "without a format"),
+        ("{added!r}", "without a format"),
+        ("{added", "expected '}'"),
+        ("change it", "no slot in it"),
+    ],
+)
+def test_a_faulty_template_is_named_when_the_step_is_made(template: str, part: str) -> None:
+    with pytest.raises(DatagenError) as caught:
+        Template(TemplateSettings(templates=(template,)))
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+NOUNS = [
+    "dog",
+    "cat",
+    "owl",
+    "horse",
+    "ukulele",
+    "umbrella",
+    "hour",
+    "bus",
+    "sheep",
+    "orange",
+    "apple",
+]
+COLOURS = ["red", "blue", "orange", "black", "white", "green"]
+VERBS = ["running", "sitting", "standing", "jumping", "eating", "lying"]
+AFTER_A = re.compile(r"\ba (?=owl|umbrella|hour|orange|apple|eating|old)")
+
+
+@st.composite
+def one_word_apart(draw: st.DrawFn) -> tuple[str, str, str, str]:
+    """Two captions of a small grammar, and the two words that differ."""
+    slots = {
+        "number": ["two", "three", "ten"],
+        "colour": COLOURS,
+        "noun": NOUNS,
+        "verb": VERBS,
+    }
+    form = draw(st.sampled_from(["the {colour} {noun} is {verb}", "{verb} near the {noun}"]))
+    words = {name: draw(st.sampled_from(values)) for name, values in slots.items()}
+    name = draw(st.sampled_from([name for name in slots if f"{{{name}}}" in form]))
+    other = draw(st.sampled_from([word for word in slots[name] if word != words[name]]))
+    return form.format(**words), form.format(**{**words, name: other}), words[name], other
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(made=one_word_apart())
+def test_every_text_names_the_new_word_and_is_clean(made: tuple[str, str, str, str]) -> None:
+    reference, target, removed, added = made
+    found = texts(reference, target, [("word", removed, added)])
+    assert len(found) == len({text.casefold() for text in found}) > 1
+    for text in found:
+        assert re.search(rf"\b{added}\b", text), text
+        assert "  " not in text
+        assert text == text.strip()
+        assert not re.search(r"[{}]", text)
+        assert not re.search(
+            rf"\b{added}\b (instead of|rather than|for|to|with) (the )?{added}\b", text
+        )
+
+
+@hypothesis_settings(max_examples=120, deadline=None)
+@given(
+    old=st.sampled_from(NOUNS), new=st.sampled_from(NOUNS), adjective=st.sampled_from(["", "old "])
+)
+def test_articles_agree_with_the_sound_that_follows(old: str, new: str, adjective: str) -> None:
+    if old == new:
+        return
+    vowel = ("owl", "umbrella", "hour", "orange", "apple", "old")
+
+    def noun_phrase(noun: str) -> str:
+        phrase = f"{adjective}{noun}"
+        return f"{'an' if phrase.startswith(vowel) else 'a'} {phrase}"
+
+    found = texts(f"A man sees {noun_phrase(old)}", f"A man sees {noun_phrase(new)}")
+    for text in found:
+        assert not AFTER_A.search(text), text
+        for match in re.finditer(r"\ban (\w+)", text):
+            assert match[1] in vowel, text
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(
+    old=st.sampled_from(["one", "two", "three", "seven"]),
+    new=st.sampled_from(["one", "two", "three", "seven"]),
+    noun=st.sampled_from(
+        [("dog", "dogs"), ("child", "children"), ("bus", "buses"), ("knife", "knives")]
+    ),
+)
+def test_the_noun_agrees_with_its_number(old: str, new: str, noun: tuple[str, str]) -> None:
+    if old == new:
+        return
+    forms = {number: f"{number} {noun[number != 'one']}" for number in (old, new)}
+    for text in texts(f"{forms[old]} here", f"{forms[new]} here", [("word", old, new)]):
+        for number, word in re.findall(r"\b(one|two|three|seven) (\w+)", text):
+            if word in noun:
+                assert word == noun[number != "one"], text
+        assert "number of" not in text or f"number of {noun[1]}" in text
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(
+    captions=st.lists(
+        st.tuples(
+            *[
+                st.lists(
+                    st.sampled_from(
+                        [
+                            "a",
+                            "the",
+                            "dog",
+                            "red",
+                            "'s",
+                            "2",
+                            "cat,",
+                            "runs.",
+                            "Nike",
+                            "鹿",
+                            "{x}",
+                            '"\x00',
+                            "on",
+                        ]
+                    ),
+                    max_size=6,
+                )
+            ]
+            * 2
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    cut=st.integers(1, 5),
+    count=st.integers(1, 3),
+)
+def test_batches_do_not_show_and_odd_captions_never_raise(
+    captions: list[tuple[list[str], list[str]]], cut: int, count: int
+) -> None:
+    rows = [
+        pair(" ".join(left), " ".join(right), name=f"p{number}")
+        for number, (left, right) in enumerate(captions)
+    ]
+    whole = write(rows, texts_per_pair=count)
+    parts = [write(rows[at : at + cut], texts_per_pair=count) for at in range(0, len(rows), cut)]
+    assert [row for part in parts for row in part] == whole
+    assert {row["id"] for row in whole} == {row["id"] for row in rows}
+    for row in whole:
+        assert (row["modification"] is None) == (row["verdict"] == schema.REJECTED)
+
+
+def test_the_operator_turns_pairs_into_triplets() -> None:
+    assert registry.find("text", "template") is Template
+    operator = Template(TemplateSettings())
+    assert (operator.levels, operator.result) == (("pairs",), "triplets")
+    assert operator.needs("pairs") == {"pairs"}
+    assert operator.gives("pairs") == {"modification"}
+    assert write([]) == []
+
+
+def one_word_pairs(captions: list[str], most: int) -> list[dict[str, Any]]:
+    """Captions that differ by one word, found the plain way."""
+    known = {" ".join(re.sub("[.,]", "", text.lower()).split()): text for text in captions}
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for key in sorted(known):
+        words = key.split()
+        for at in range(len(words) if len(words) > 2 else 0):
+            groups[(*words[:at], "", *words[at + 1 :])].append(key)
+    found = []
+    for gap, members in sorted(groups.items()):
+        at = gap.index("")
+        for left, right in itertools.pairwise(members):
+            change: Change = ("word", left.split()[at], right.split()[at])
+            found.append(pair(known[left], known[right], [change], name=f"{left}|{right}"))
+    return found[:: max(1, len(found) // most)][:most]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["flickr30k", "product_titles", "epic55_narrations"])
+def test_real_captions_get_clean_texts_and_few_need_quotes(name: str) -> None:
+    path = DATA / "captions" / f"{name}.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"no real captions at {path}; set DATAGEN_TEST_DATA")
+    with gzip.open(path, "rt") as file:
+        lines = [json.loads(line) for _, line in zip(range(8000), file, strict=False)]
+    captions = [
+        text
+        for line in lines
+        for text in line.get("captions") or [line.get("productDisplayName") or line["narration"]]
+    ]
+    rows = write(one_word_pairs(captions, 400))
+    kept = [row for row in rows if row["verdict"] == schema.KEPT]
+    assert len(kept) > 0.75 * len(rows) > 100
+    for row in kept:
+        text = row["modification"]
+        assert "  " not in text
+        assert not re.search(r"\b(a|an|the) (a|an|the)\b|\bone \w+[^s]s\b instead", text), row
+        assert not re.search(r"\ba [aeio]\w*[a-z]", text.replace("a one", "")) or "a eu" in text, (
+            row
+        )
+    assert sum('"' in row["modification"] for row in kept) < 0.2 * len(kept)
