@@ -191,7 +191,7 @@ def _kind_of_word(caption: Caption, place: int) -> Word:
     if is_colour(word) or word in lexicon.QUALITIES:
         if heads:
             return Word.COLOUR if is_colour(word) else Word.QUALITY
-        if before in DETERMINERS:
+        if before in DETERMINERS and after not in ("and", "or"):
             return Word.NOUN
         return Word.COLOUR if is_colour(word) else Word.PREDICATE
     if is_adverb(word) and not (word in lexicon.ADVERBS and before in _BEFORE_NOUN):

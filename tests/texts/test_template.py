@@ -83,6 +83,12 @@ TABLE = [
         "make the T-shirt green",
         "the T-shirt in green, not blue",
     ),
+    (
+        "A brown and a white dog",
+        "A black and a white dog",
+        "in black rather than brown",
+        "make it black instead of brown",
+    ),
     # qualities and other descriptions
     (
         "A surfer rides a huge wave.",
