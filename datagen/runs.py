@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -163,6 +164,7 @@ class _Runner:
         return self._engine
 
     def go(self) -> tuple[str, list[StepReport]]:
+        self._clear()
         reports: list[StepReport] = []
         state = State(self.out, self.recipe.seed)
         before = self._status()
@@ -184,6 +186,12 @@ class _Runner:
             self._write_triplets(state)
         return "finished", reports
 
+    def _clear(self) -> None:
+        """Remove the working folders that a killed step left."""
+        for name in store.names(self.out):
+            if name.startswith((".words-", ".plan-")) and store.is_local(self.out):
+                shutil.rmtree(store.join(self.out, name), ignore_errors=True)
+
     def _reuse(self, planned: Planned, state: State) -> StepReport | None:
         done = planned.done()
         if done is None or (self.retry_failed and done["failed"]):
@@ -199,10 +207,14 @@ class _Runner:
         store.make_folder(planned.journal)
         store.clean(planned.journal)
         store.clean(planned.decision)
-        if planned.step is None:
-            outcome = self._ingest(planned, state)
-        else:
-            outcome = execute(planned, state, self.engine, self.retry_failed, self.reporter)
+        try:
+            if planned.step is None:
+                outcome = self._ingest(planned, state)
+            else:
+                outcome = execute(planned, state, self.engine, self.retry_failed, self.reporter)
+        except OSError as error:
+            place = str(error.filename or self.out)
+            raise store.explained(f"step {planned.id}: {place}", error) from error
         return self._conclude(planned, outcome, time.monotonic() - started)
 
     def _ingest(self, planned: Planned, state: State) -> Outcome:

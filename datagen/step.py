@@ -188,7 +188,7 @@ class Embedder(RowOperator[S]):
     the items that stand in pairs are embedded.
     """
 
-    levels = ("items", "pairs", "triplets")
+    levels: ClassVar[tuple[Level, ...]] = ("items", "pairs", "triplets")
     on_items = True
 
     def gives(self, level: Level) -> set[str]:
@@ -203,7 +203,7 @@ class Filter(RowOperator[S]):
     ``decide`` looks them up.
     """
 
-    levels = ("items", "pairs", "triplets")
+    levels: ClassVar[tuple[Level, ...]] = ("items", "pairs", "triplets")
     rules: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod

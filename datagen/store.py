@@ -104,7 +104,8 @@ def clean(folder: str) -> None:
                         os.unlink(os.path.join(local_path(folder), name))
 
 
-def _explain(path: str, error: OSError) -> DatagenError:
+def explained(path: str, error: OSError) -> DatagenError:
+    """One line for an error of the file system at ``path``, with the mend."""
     what = {
         errno.ENOSPC: "the disk is full; free some space and run the same command again",
         errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
@@ -123,12 +124,14 @@ def make_folder(path: str) -> None:
     try:
         os.makedirs(local_path(path), exist_ok=True)
     except OSError as error:
-        raise _explain(path, error) from error
+        raise explained(path, error) from error
 
 
 @contextlib.contextmanager
-def writing(path: str) -> Iterator[IO[bytes]]:
+def writing(path: str, durable: bool = True) -> Iterator[IO[bytes]]:
     """Write ``path`` whole: yields a binary file that takes the final name when the block ends.
+
+    durable: also outlive a power cut; false is for files that no later process reads.
 
     An error in the block leaves nothing under the final name. Raises DatagenError when the disk
     is full, the folder read-only or the path wrong.
@@ -146,16 +149,18 @@ def writing(path: str) -> Iterator[IO[bytes]]:
             with open(beside, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             os.replace(beside, final)
-            sync_folder(folder)
+            if durable:
+                sync_folder(folder)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(beside)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and error.filename not in (beside, final, folder):
             raise
-        raise _explain(path, error) from error
+        raise explained(path, error) from error
 
 
 @contextlib.contextmanager
@@ -178,7 +183,7 @@ def _uploading(path: str) -> Iterator[IO[bytes]]:
                 copy.flush()
                 fs.put_file(copy.name, inner)
         except OSError as error:
-            raise _explain(path, error) from error
+            raise explained(path, error) from error
 
 
 def sync_folder(folder: str) -> None:

@@ -51,7 +51,7 @@ class Similarity(Filter[SimilaritySettings]):
     """
 
     Settings = SimilaritySettings
-    levels = ("pairs", "triplets")  # type: ignore[assignment]
+    levels = ("pairs", "triplets")
     rules = frozenset({"low", "high"})
 
     @property

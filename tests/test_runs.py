@@ -102,7 +102,7 @@ def test_a_changed_threshold_decides_again_and_computes_nothing(finished, tmp_pa
     path, out = str(finished / "small.yaml"), str(finished / "run")
     expected = shard_hashes(out)
     before = parts(out)
-    tighter = package.run(path, out, ["steps.similarity.low=0.5"])
+    tighter = package.run(path, out, ["steps.similarity.low=0.97"])
     kept = next(s for s in tighter.steps if s.id == "similarity").kept
     first = next(s for s in package.load(out).funnel if s["id"] == "one_word_diff")["rows_out"]
     assert 0 < kept < first
@@ -112,8 +112,8 @@ def test_a_changed_threshold_decides_again_and_computes_nothing(finished, tmp_pa
     assert shard_hashes(out) == expected
     assert parts(out) == before
     fresh = tmp_path / "fresh"
-    package.run(path, str(fresh), ["steps.similarity.low=0.5"])
-    package.run(path, out, ["steps.similarity.low=0.5"])
+    package.run(path, str(fresh), ["steps.similarity.low=0.97"])
+    package.run(path, out, ["steps.similarity.low=0.97"])
     assert shard_hashes(out) == shard_hashes(fresh)
     package.run(path, out)
 
@@ -121,7 +121,7 @@ def test_a_changed_threshold_decides_again_and_computes_nothing(finished, tmp_pa
 def test_a_looser_threshold_computes_only_what_is_new(finished, tmp_path):
     out = str(tmp_path / "run")
     path = str(finished / "small.yaml")
-    tight = package.run(path, out, ["steps.similarity.low=0.5"])
+    tight = package.run(path, out, ["steps.similarity.low=0.97"])
     before = parts(out)
     loose = package.run(path, out)
     new = [p for p in parts(out) if p not in before]

@@ -118,7 +118,8 @@ class _Folder:
     def __init__(self, folder: str, negatives: bool) -> None:
         self.folder = folder
         self.negatives = negatives
-        self.rows_folder = f"{folder}-plan"
+        # A name that the next run clears away, should this one be killed.
+        self.rows_folder = store.join(folder.rpartition("/")[0], ".plan-shards")
 
     def fill(self, planned: Sequence[Shard], parallel: Parallel) -> list[dict[str, Any]]:
         """Write the shards that are not there yet; gives the notes of all, in order."""
@@ -135,9 +136,8 @@ class _Folder:
                 notes[shard.name] = found
                 continue
             rows = store.join(self.rows_folder, f"{shard.name}.parquet")
-            fs, inner = store.filesystem(rows)
-            fs.makedirs(fs._parent(inner), exist_ok=True)
-            fs.pipe_file(inner, packed)  # for this run alone: need not outlive a power cut
+            with store.writing(rows, durable=False) as file:
+                file.write(packed)
             specs.append(
                 {"rows": rows, "folder": self.folder, "name": shard.name, "split": shard.split,
                  "plan": plan, "negatives": self.negatives}

@@ -161,7 +161,7 @@ def test_python_reads_back_every_byte_and_the_manifest_is_true(tmp_path, rows):
         assert shard["bytes"] == len(data)
         assert shard["sha256"] == hashlib.sha256(data).hexdigest()
         assert shard["triplets"] == len({name.partition(".")[0] for name in members(data)})
-    assert not os.path.exists(tmp_path / "shards-plan")
+    assert not os.path.exists(tmp_path / ".plan-shards")
 
 
 def test_the_json_of_a_triplet_tells_everything_but_where_files_lay(tmp_path, rows):
