@@ -22,7 +22,7 @@ class ClipModification(ClipFilter[ClipSettings]):
     """
 
     Settings = ClipSettings
-    levels = ("triplets",)  # type: ignore[assignment]
+    levels = ("triplets",)
     score = "score_clip_modification"
 
     def needs(self, level: Level) -> set[str]:

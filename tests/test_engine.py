@@ -9,6 +9,7 @@ import cloudpickle
 import pyarrow as pa
 import pytest
 import ray
+
 from datagen import registry, store
 from datagen.cluster.connect import connect
 from datagen.engine import Engine, Job

@@ -9,6 +9,7 @@ import time
 import uuid
 
 import pytest
+
 from datagen import lock, store
 from datagen.errors import DatagenError
 

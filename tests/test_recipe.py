@@ -3,6 +3,7 @@
 import textwrap
 
 import pytest
+
 from datagen import recipe, recipe_file
 from datagen.errors import DatagenError, RecipeError
 
@@ -132,7 +133,7 @@ def test_a_recipe_extends_another_and_changes_and_drops_its_steps(good, tmp_path
     loaded = recipe.load(path)
     assert loaded.name == "child"
     assert loaded.source.settings.count == 7
-    assert [step.id for step in loaded.steps][0] == "embed_caption"
+    assert loaded.steps[0].id == "embed_caption"
     assert loaded.steps[-1].operator.settings.high == 0.5
 
 

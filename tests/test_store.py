@@ -10,15 +10,20 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from datagen import store
 from datagen.errors import DatagenError
 
 
-def test_an_error_in_the_middle_leaves_nothing_under_the_final_name(tmp_path):
-    path = str(tmp_path / "a" / "b.bin")
-    with pytest.raises(ValueError, match="boom"), store.writing(path) as file:
+def write_half(path):
+    with store.writing(path) as file:
         file.write(b"half")
         raise ValueError("boom")
+
+
+def test_an_error_in_the_middle_leaves_nothing_under_the_final_name(tmp_path):
+    with pytest.raises(ValueError, match="boom"):
+        write_half(str(tmp_path / "a" / "b.bin"))
     assert store.names(str(tmp_path / "a")) == []
     assert os.listdir(tmp_path / "a") == []
 
@@ -56,13 +61,6 @@ def test_a_full_disk_is_one_line_with_the_mend(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_really_full_disk_is_one_line():
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full here")
-    with pytest.raises(DatagenError, match="full"), store.writing("/dev/full-is-not-a-folder/x"):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def test_a_file_in_place_of_a_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DatagenError, match=r"file"):
@@ -91,9 +89,8 @@ def test_tables_bytes_and_arrays_come_back_on_every_file_system(folder):
 
 def test_an_upload_that_fails_leaves_nothing(monkeypatch):
     place = f"memory://{uuid.uuid4().hex}/x"
-    with pytest.raises(ValueError, match="boom"), store.writing(place) as file:
-        file.write(b"half")
-        raise ValueError("boom")
+    with pytest.raises(ValueError, match="boom"):
+        write_half(place)
     assert not store.exists(place)
 
 

@@ -4,10 +4,11 @@ import random
 
 import pyarrow as pa
 import pytest
-from datagen import schema, store, tables
-from datagen.errors import DatagenError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from datagen import schema, store, tables
+from datagen.errors import DatagenError
 
 
 def part(units, verdicts, **columns):

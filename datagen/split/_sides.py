@@ -203,8 +203,8 @@ class _Region:
     def fill(self, limit: float) -> None:
         """Add nodes of at most ``limit`` edges until the side is full or none fits."""
         heap: list[tuple[float, int, int, int, int]] = []
-        for node in self.members:
-            self._push_neighbours(heap, node)
+        for member in self.members:
+            self._push_neighbours(heap, member)
         starts = iter(self.starts)
         while not self.full():
             node = self._next(heap, limit)

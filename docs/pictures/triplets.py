@@ -1,6 +1,6 @@
 """Draws triplets of a finished run, as the README shows them.
 
-    python docs/pictures/triplets.py runs/demo docs/pictures/triplets.png
+python docs/pictures/triplets.py runs/demo docs/pictures/triplets.png
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Operators of a user's own, in a file outside the package."""
 
 import pyarrow as pa
+
 from datagen.step import Filter, Settings, verdicts
 
 
