@@ -124,10 +124,10 @@ def _override(data: dict[str, Any], override: str, place: str, faults: list[str]
         faults.append(f"{name}: {place} has no '{head}'; {nearest(head, TOP_LEVEL)}")
         return
     if head == "steps":
-        if not rest or (len(rest) < 2 and value is not None):
+        if not rest or (len(rest) < 2 and value is not None and not isinstance(value, dict)):
             faults.append(
                 f"{name}: overrides of steps look like steps.STEP.SETTING=VALUE, "
-                "or steps.STEP=null to leave one out"
+                "steps.STEP={op: …} for another operator, or steps.STEP=null to leave one out"
             )
             return
         steps = data.get("steps") or []
@@ -137,7 +137,8 @@ def _override(data: dict[str, Any], override: str, place: str, faults: list[str]
             faults.append(f"{name}: no step '{rest[0]}'; {nearest(rest[0], known)}")
             return
         if len(rest) == 1:
-            data["steps"] = [step for at, step in enumerate(steps) if at != index]
+            instead = [] if value is None else [{kind_of(steps[index]): value}]
+            data["steps"] = [*steps[:index], *instead, *steps[index + 1 :]]
             return
         kind = kind_of(steps[index])
         steps[index][kind] = dict(steps[index][kind] or {})

@@ -257,6 +257,15 @@ def file_hash(path: str) -> str:
     return digest.hexdigest()
 
 
+def stamp(path: str) -> str:
+    """What changes when the file does, without reading it: size and time, or the store's key."""
+    if is_local(path):
+        info = os.stat(local_path(path))
+        return f"{info.st_size}-{info.st_mtime_ns}"
+    fs, inner = filesystem(path)
+    return str(fs.ukey(inner))
+
+
 def local_copy(folder: str, files: Sequence[str]) -> str:
     """A local folder that holds ``files`` of ``folder``: itself, or a copy in the cache."""
     if is_local(folder):

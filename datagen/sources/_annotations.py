@@ -32,7 +32,7 @@ Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "coco"]
 Part = dict[str, Any]
 
 #: Rows of one part.
-ROWS = 2000
+ROWS = 500
 #: A longer line is a bad row: nobody's caption, and nothing to hold in memory.
 MAX_LINE = 16 << 20
 #: Rows that are looked at to learn the columns of a file without a header.
@@ -85,9 +85,14 @@ def parts(file: str, kind: Format) -> list[Part]:
     path, lines_kind = _lines_file(file, kind)
     cuts = _csv_cuts(path, kind, file) if lines_kind in _DELIMITERS else _line_cuts(path)
     out = []
-    for (offset, start), (end, stop) in itertools.pairwise(cuts):
-        part = {"start": start, "count": stop - start, "offset": offset, "size": end - offset}
-        out.append({"file": file, "format": kind, **part})
+    with _opened(path) as stream:
+        head = stream.read(cuts[0][0])
+        for (offset, start), (end, stop) in itertools.pairwise(cuts):
+            # A part is its content: rows that are added to a file leave the parts above alone.
+            digest = hashlib.blake2b(head, digest_size=12)
+            digest.update(stream.read(end - offset))
+            part = {"start": start, "count": stop - start, "offset": offset, "size": end - offset}
+            out.append({"file": file, "format": kind, "content": digest.hexdigest(), **part})
     return out
 
 
@@ -99,7 +104,7 @@ def rows(part: Part, wanted: Sequence[str] | None) -> Iterator[tuple[int, dict[s
     """
     if part["format"] == "parquet":
         names = tuple(wanted) if wanted is not None else None
-        group = _row_group(part["file"], part["group"], names, _stamp(part["file"]))
+        group = _row_group(part["file"], part["group"], names, store.stamp(part["file"]))
         for number, row in enumerate(group.slice(part["within"], part["count"]).to_pylist()):
             yield part["start"] + number + 1, row
         return
@@ -268,12 +273,13 @@ def _parquet(file: str) -> pq.ParquetFile:
 def _parquet_parts(file: str) -> list[Part]:
     out: list[Part] = []
     meta, start = _parquet(file).metadata, 0
+    stamp = store.stamp(file)
     for group in range(meta.num_row_groups):
         length = meta.row_group(group).num_rows
         for within in range(0, length, ROWS):
             count = min(ROWS, length - within)
             span = {"start": start + within, "count": count, "group": group, "within": within}
-            out.append({"file": file, "format": "parquet", **span})
+            out.append({"file": file, "format": "parquet", "content": stamp, **span})
         start += length
     return out
 
@@ -290,15 +296,6 @@ def _row_group(file: str, group: int, names: tuple[str, ...] | None, stamp: str)
 # --- unpacking ---------------------------------------------------------------------------------
 
 
-def _stamp(file: str) -> str:
-    """What changes when the file does."""
-    if store.is_local(file):
-        info = os.stat(store.local_path(file))
-        return f"{info.st_size}-{info.st_mtime_ns}-{info.st_ino}"
-    fs, inner = store.filesystem(file)
-    return str(fs.ukey(inner))
-
-
 def _cache() -> str:
     folder = os.path.join(tempfile.gettempdir(), f"datagen-{os.getuid()}", "annotations")
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -313,7 +310,7 @@ def _lines_file(file: str, kind: Format) -> tuple[str, Format]:
     lines_kind: Format = "jsonl" if kind in ("json", "coco") else kind
     if not packed and kind == lines_kind:
         return file, kind
-    name = hashlib.sha256(f"{file}\n{_stamp(file)}\n{kind}".encode()).hexdigest()[:32]
+    name = hashlib.sha256(f"{file}\n{store.stamp(file)}\n{kind}".encode()).hexdigest()[:32]
     place = os.path.join(_cache(), name)
     if not os.path.exists(place):
         with _opened(file) as raw, store.writing(place) as out:

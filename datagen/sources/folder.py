@@ -29,7 +29,8 @@ class FolderSettings(Settings):
         relative to ``path`` or absolute. Without it every image and clip below ``path`` is
         taken, each line of ``name.txt`` beside ``name.jpg`` being a caption.
     format: of the annotations; ``auto`` goes by the extension. ``coco`` is COCO's caption file.
-    media: the column with the file name, or with a list of them (one record each).
+    media: the column with the file name or with a list of them (one record each), a template
+        such as ``"{id}_0.jpg"``, or a list of these.
     media_root: the folder below ``path`` that file names start from.
     captions: a column (of texts or lists of texts), a template such as
         ``"{name}, {equipment}"`` (anything with a brace is a template), or a list of these.
@@ -41,7 +42,7 @@ class FolderSettings(Settings):
     path: str
     annotations: str | None = None
     format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "coco"] = "auto"
-    media: str | None = None
+    media: str | list[str] | None = None
     media_root: str = ""
     captions: str | list[str] | None = None
     labels: list[str] | Literal["all"] | None = None
@@ -92,24 +93,20 @@ class Folder(Source[FolderSettings]):
         return [chosen] if isinstance(chosen, str) else chosen
 
     @property
-    def _media(self) -> str | None:
-        if self.settings.media is None and self.settings.format == "coco":
-            return "file_name"
-        return self.settings.media
+    def _media(self) -> list[str]:
+        chosen = self.settings.media
+        if chosen is None:
+            return ["file_name"] if self.settings.format == "coco" else []
+        return [chosen] if isinstance(chosen, str) else chosen
 
     def _named(self) -> dict[str, str]:
         """Every column that a setting names, with the setting."""
-        named = {}
-        for text in self._captions:
-            columns = _FIELD.findall(text) if "{" in text else [text]
-            named.update(dict.fromkeys(columns, "captions"))
+        named = dict.fromkeys(_columns(self._captions), "captions")
         if isinstance(self.settings.labels, list):
             named.update(dict.fromkeys(self.settings.labels, "labels"))
         if self.settings.key is not None:
             named[self.settings.key] = "key"
-        if self._media is not None:
-            named[self._media] = "media"
-        return named
+        return {**named, **dict.fromkeys(_columns(self._media), "media")}
 
     # --- checks -------------------------------------------------------------------------------
 
@@ -135,7 +132,7 @@ class Folder(Source[FolderSettings]):
             yield f"{file}: no such annotation file"
             return
         columns = _annotations.columns(file, self._kind(file))
-        if self._media is None:
+        if not self._media:
             yield f"{file}: set `media` to the column with file names ({', '.join(columns)})"
         for column, setting in self._named().items():
             if column not in columns:
@@ -210,28 +207,32 @@ class Folder(Source[FolderSettings]):
             yield from self._of_row(row, f"{file}, line {number}", number)
 
     def _of_row(self, row: dict[str, Any], where: str, number: int) -> Iterator[dict[str, Any]]:
-        column = self._media or ""
-        names = _records.texts(row.get(column))
-        captions = [text for rule in self._captions for text in _caption(rule, row)]
+        names = [name for rule in self._media for name in _filled(rule, row)]
+        captions = [text for rule in self._captions for text in _filled(rule, row)]
         labels = _records.labels_json(self._labels(row))
         chosen = _records.texts(row.get(self.settings.key)) if self.settings.key else []
         if not names:
             key = chosen[0] if chosen else f"line:{number}"
-            yield _records.failed(key, "no_media", f"{where}: no file name in '{column}'")
+            yield _records.failed(key, "no_media", f"{where}: no file name in {self._media}")
         for name in names:
             key = chosen[0] if chosen else name
             yield {"key": key, "media": name, "captions": captions, "labels": labels}
 
     def _labels(self, row: dict[str, Any]) -> dict[str, Any]:
         if self.settings.labels == "all":
-            used = {self._media, self.settings.key}
-            used.update(text for text in self._captions if "{" not in text)
+            rules = [*self._media, *self._captions]
+            used = {self.settings.key, *(rule for rule in rules if "{" not in rule)}
             return {name: value for name, value in row.items() if name not in used}
         return {name: row.get(name) for name in self.settings.labels or ()}
 
 
-def _caption(rule: str, row: dict[str, Any]) -> list[str]:
-    """Captions by a column or a template; a template with an empty field gives none."""
+def _columns(rules: Iterable[str]) -> list[str]:
+    """The columns that columns and templates name."""
+    return [name for rule in rules for name in (_FIELD.findall(rule) if "{" in rule else [rule])]
+
+
+def _filled(rule: str, row: dict[str, Any]) -> list[str]:
+    """Texts by a column or a template; a template with an empty field gives none."""
     if "{" not in rule:
         return _records.texts(row.get(rule))
     fields = {name: ", ".join(_records.texts(row.get(name))) for name in _FIELD.findall(rule)}

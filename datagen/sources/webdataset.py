@@ -10,6 +10,7 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 
+from datagen import store
 from datagen.errors import DatagenError, nearest
 from datagen.schema import Level
 from datagen.sources import _paths, _records, _tar
@@ -123,7 +124,10 @@ class WebDataset(Source[WebDatasetSettings]):
 
     def parts(self, context: Context) -> list[dict[str, Any]]:
         paths = _paths.expand(_listed(self.settings.path), ".tar", (".tar.gz", ".tgz"))
-        return [{"file": path, "size": _paths.size(path)} for path in paths]
+        return [
+            {"file": path, "size": _paths.size(path), "content": store.stamp(path)}
+            for path in paths
+        ]
 
     # --- samples ------------------------------------------------------------------------------
 

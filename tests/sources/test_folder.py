@@ -364,3 +364,34 @@ def test_the_real_collections_are_read_whole():
     clips = records(path=need("videos"), annotations="items.jsonl", media="video",
                     captions="caption")  # fmt: skip
     assert {(r["verdict"], r["media"]["modality"]) for r in clips} == {("kept", "video")}
+
+
+def test_media_may_be_templates_over_columns(tmp_path):
+    for name in ("a_0.jpg", "a_1.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "items.jsonl").write_text('{"id": "a", "name": "two phases"}\n')
+    source = Folder(
+        Folder.Settings(
+            path=str(tmp_path),
+            annotations="items.jsonl",
+            media=["{id}_0.jpg", "{id}_1.jpg"],
+            captions="name",
+        )
+    )
+    assert list(source.check()) == []
+    (part,) = source.parts(Context())
+    assert source.read(part, Context())["key"].to_pylist() == ["a_0.jpg", "a_1.jpg"]
+
+
+def test_rows_that_are_added_leave_the_parts_above_alone(tmp_path):
+    lines = [f'{{"file": "{n}.jpg", "caption": "picture {n}"}}\n' for n in range(1200)]
+    file = tmp_path / "items.jsonl"
+    source = Folder(Folder.Settings(path=str(tmp_path), annotations="items.jsonl", media="file"))
+    file.write_text("".join(lines[:1100]))
+    before = source.parts(Context())
+    file.write_text("".join(lines))
+    after = source.parts(Context())
+    assert after[:2] == before[:2]
+    assert after[2:] != before[2:]
+    file.write_text("".join([lines[0].replace("picture 0", "painting")[:-2] + "}\n", *lines[1:]]))
+    assert source.parts(Context())[0] != after[0]
