@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Ray cluster for the length of one Slurm job, and one run on it:
 #
-#   sbatch cluster/slurm.sh covr source.path=/shared/photos --out /shared/runs/covr
+#   sbatch cluster/slurm.sh cc_coir source.path=/shared/photos --out /shared/runs/cc_coir
 #
 # Everything after the script's name goes to "datagen run". The source and --out must lie on a
 # file system that all nodes share; the environment that has datagen must be active (or activate
