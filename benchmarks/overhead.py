@@ -65,7 +65,7 @@ def ten_steps(folder: str) -> recipe.Recipe:
                 {"filter": {"op": "similarity", "space": "caption", "low": -1}},
                 {"filter": {"op": "duplicates", "radius": 0, "same_text": False}},
                 {"text": {"op": "template"}},
-                {"filter": {"op": "similarity", "id": "again", "space": "caption", "high": 2}},
+                {"filter": {"op": "similarity", "id": "again", "space": "caption", "high": 1}},
                 {"negatives": {"mined": 0}},
                 {"split": {"train": 1.0, "val": 0.0, "test": 0.0}},
             ],
