@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -108,6 +107,11 @@ def run(
     started = time.monotonic()
     recipe = as_recipe(recipe, overrides)
     out = store.local_path(out) if store.is_local(out) else out.rstrip("/")
+    if out.startswith("memory:"):
+        raise DatagenError(
+            f"--out {out}: lies in the memory of this process, where workers see nothing; "
+            "choose a folder, or an object store such as s3://bucket/run"
+        )
     store.make_folder(out)
     with locked(out):
         runner = _Runner(recipe, out, address, cpus, retry_failed, reporter or Silent())
@@ -189,8 +193,8 @@ class _Runner:
     def _clear(self) -> None:
         """Remove the working folders that a killed step left."""
         for name in store.names(self.out):
-            if name.startswith((".words-", ".plan-")) and store.is_local(self.out):
-                shutil.rmtree(store.join(self.out, name), ignore_errors=True)
+            if name.startswith((".words-", ".plan-")):
+                store.remove(store.join(self.out, name))
 
     def _reuse(self, planned: Planned, state: State) -> StepReport | None:
         done = planned.done()

@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -25,15 +25,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datagen import cache, remote
 from datagen.errors import DatagenError
 
 #: Temporary files carry this prefix; nothing under such a name is ever read.
 TEMPORARY = ".writing-"
 
 
-@functools.lru_cache(maxsize=64)
-def _filesystem(protocol: str, anchor: str) -> Any:
-    return fsspec.core.url_to_fs(anchor)[0]
+@functools.cache
+def _local_filesystem() -> Any:
+    return fsspec.filesystem("file")
 
 
 def filesystem(path: str) -> tuple[Any, str]:
@@ -42,13 +43,8 @@ def filesystem(path: str) -> tuple[Any, str]:
     Raises DatagenError where the protocol is unknown or its package is not installed.
     """
     if is_local(path):
-        path = local_path(path)
-        return _filesystem("file", "/"), path
-    try:
-        fs, inner = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise DatagenError(f"{path}: {error}") from error
-    return fs, inner
+        return _local_filesystem(), local_path(path)
+    return remote.filesystem(path)
 
 
 def is_local(path: str) -> bool:
@@ -73,8 +69,10 @@ def exists(path: str) -> bool:
     """Whether a file or folder stands at ``path``."""
     if is_local(path):
         return os.path.exists(local_path(path))
+    remote.reach(path)
     fs, inner = filesystem(path)
-    return bool(fs.exists(inner))
+    with remote.asking(path):
+        return bool(fs.exists(inner))
 
 
 def names(folder: str) -> list[str]:
@@ -86,11 +84,12 @@ def names(folder: str) -> list[str]:
             return []
     else:
         fs, inner = filesystem(folder)
-        fs.invalidate_cache()
         try:
-            found = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(inner, detail=False)]
+            with remote.asking(folder):
+                listed = fs.ls(inner, detail=False)
         except FileNotFoundError:
             return []
+        found = [path.rstrip("/").rsplit("/", 1)[-1] for path in listed]
     return sorted(name for name in found if not name.startswith(TEMPORARY))
 
 
@@ -118,8 +117,12 @@ def explained(path: str, error: OSError) -> DatagenError:
 
 
 def make_folder(path: str) -> None:
-    """Create ``path`` and its parents. Raises DatagenError in one line where that fails."""
+    """Create ``path`` and its parents; on object stores only see that the store answers.
+
+    Raises DatagenError in one line where that fails.
+    """
     if not is_local(path):
+        remote.reach(path)
         return
     try:
         os.makedirs(local_path(path), exist_ok=True)
@@ -137,7 +140,7 @@ def writing(path: str, durable: bool = True) -> Iterator[IO[bytes]]:
     is full, the folder read-only or the path wrong.
     """
     if not is_local(path):
-        with _uploading(path) as file:
+        with remote.uploading(path) as file:
             yield file
         return
     final = local_path(path)
@@ -161,29 +164,6 @@ def writing(path: str, durable: bool = True) -> Iterator[IO[bytes]]:
         if isinstance(error, FileNotFoundError) and error.filename not in (beside, final, folder):
             raise
         raise explained(path, error) from error
-
-
-@contextlib.contextmanager
-def _uploading(path: str) -> Iterator[IO[bytes]]:
-    # fsspec's own files commit on close even after an error, so the upload is one call at the end.
-    fs, inner = filesystem(path)
-    with tempfile.TemporaryFile() as file:
-        yield file
-        file.seek(0, io.SEEK_END)
-        size = file.tell()
-        file.seek(0)
-        try:
-            fs.makedirs(fs._parent(inner), exist_ok=True)
-            if size < 64 << 20:
-                fs.pipe_file(inner, file.read())
-                return
-            with tempfile.NamedTemporaryFile() as copy:
-                while chunk := file.read(16 << 20):
-                    copy.write(chunk)
-                copy.flush()
-                fs.put_file(copy.name, inner)
-        except OSError as error:
-            raise explained(path, error) from error
 
 
 def sync_folder(folder: str) -> None:
@@ -213,9 +193,7 @@ def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
         with open(local_path(path), "rb") as file:
             file.seek(offset)
             return file.read() if size is None else file.read(size)
-    fs, inner = filesystem(path)
-    end = None if size is None else offset + size
-    return bytes(fs.cat_file(inner, start=offset or None, end=end))
+    return remote.read(path, offset, size)
 
 
 def read_json(path: str) -> Any:
@@ -257,30 +235,43 @@ def file_hash(path: str) -> str:
     return digest.hexdigest()
 
 
+def size(path: str) -> int:
+    """Bytes of a file."""
+    if is_local(path):
+        return os.stat(local_path(path)).st_size
+    fs, inner = filesystem(path)
+    with remote.asking(path):
+        return int(fs.info(inner)["size"])
+
+
 def stamp(path: str) -> str:
-    """What changes when the file does, without reading it: size and time, or the store's key."""
+    """What changes when the file does, without reading it: size and time, or the store's hash."""
     if is_local(path):
         info = os.stat(local_path(path))
         return f"{info.st_size}-{info.st_mtime_ns}"
     fs, inner = filesystem(path)
-    return str(fs.ukey(inner))
+    with remote.asking(path):
+        return remote.stamp(fs.info(inner))
+
+
+def remove(path: str) -> None:
+    """Remove the file or the whole folder at ``path``; nothing where there is none."""
+    if is_local(path):
+        place = local_path(path)
+        if os.path.isdir(place) and not os.path.islink(place):
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(place)
+        return
+    fs, inner = filesystem(path)
+    with contextlib.suppress(FileNotFoundError), remote.asking(path):
+        fs.rm(inner, recursive=True)
 
 
 def local_copy(folder: str, files: Sequence[str]) -> str:
     """A local folder that holds ``files`` of ``folder``: itself, or a copy in the cache."""
-    if is_local(folder):
-        return local_path(folder)
-    fs, inner = filesystem(folder)
-    stamp = hashlib.sha256(folder.encode()).hexdigest()[:16]
-    cache = os.path.join(tempfile.gettempdir(), f"datagen-{os.getuid()}", stamp)
-    for name in files:
-        place = os.path.join(cache, name)
-        if not os.path.exists(place):
-            os.makedirs(cache, mode=0o700, exist_ok=True)
-            beside = f"{place}.{uuid.uuid4().hex}"
-            fs.get_file(f"{inner.rstrip('/')}/{name}", beside)
-            os.replace(beside, place)
-    return cache
+    return local_path(folder) if is_local(folder) else cache.local_copy(folder, files)
 
 
 class Journal:

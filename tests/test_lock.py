@@ -58,14 +58,57 @@ def test_the_lock_is_free_after_use(tmp_path):
             pass
 
 
-def test_on_an_object_store_a_renewed_lock_holds_and_a_stale_one_does_not():
+def note(out, **values):
+    """Leave the lock of another machine's process in ``out``."""
+    there = {"owner": "process 1 on far", "machine": "far", "id": "x", "renewed": time.time()}
+    store.write_bytes(f"{out}/{lock.NAME}", json.dumps(there | values).encode())
+
+
+def test_on_an_object_store_a_second_process_of_this_machine_is_refused():
     out = f"memory://{uuid.uuid4().hex}"
     with lock.locked(out):
-        with pytest.raises(DatagenError, match="was at work on this run"), lock.locked(out):
+        with pytest.raises(DatagenError, match="another process is at work"), lock.locked(out):
             pass
         assert store.exists(f"{out}/{lock.NAME}")
     assert not store.exists(f"{out}/{lock.NAME}")
-    old = {"owner": "process 1 on gone", "id": "x", "renewed": time.time() - lock.STALE - 1}
-    store.write_bytes(f"{out}/{lock.NAME}", json.dumps(old).encode())
+
+
+def test_on_an_object_store_a_renewed_lock_of_another_machine_holds_and_a_stale_one_does_not():
+    out = f"memory://{uuid.uuid4().hex}"
+    note(out)
+    with pytest.raises(DatagenError, match="process 1 on far was at work"), lock.locked(out):
+        pass
+    note(out, renewed=time.time() - lock.STALE - 1)
+    with lock.locked(out):
+        pass
+    assert not store.exists(f"{out}/{lock.NAME}")
+
+
+def test_on_an_object_store_the_lock_of_a_dead_process_of_this_machine_is_free_at_once():
+    out = f"memory://{uuid.uuid4().hex}"
+    with lock.locked(out):
+        left = json.loads(store.read_bytes(f"{out}/{lock.NAME}"))
+    note(out, **left)
+    with lock.locked(out):
+        pass
+
+
+def oversleep(out):
+    with lock.locked(out):
+        note(out)
+        time.sleep(20)
+
+
+def test_a_process_that_slept_through_its_time_stops_and_leaves_the_lock_alone(monkeypatch):
+    monkeypatch.setattr(lock, "RENEW", 0.05)
+    out = f"memory://{uuid.uuid4().hex}"
+    with pytest.raises(DatagenError, match="has taken this run over"):
+        oversleep(out)
+    assert json.loads(store.read_bytes(f"{out}/{lock.NAME}"))["id"] == "x"
+
+
+def test_a_damaged_lock_does_not_block():
+    out = f"memory://{uuid.uuid4().hex}"
+    store.write_bytes(f"{out}/{lock.NAME}", b"\xff not JSON")
     with lock.locked(out):
         pass

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -257,7 +256,6 @@ class OneWordDiff(TableOperator[Settings]):
 def _folder(tokens: maths.Tokens, context: Context) -> Iterator[str]:
     """Where the workers find the tokens; gone afterwards."""
     if context.out_dir:
-        # The content is in the name: caches of remote folders know them by name alone.
         folder = store.join(context.out_dir, f".words-{tokens.fingerprint()}")
     else:
         folder = tempfile.mkdtemp(prefix="datagen-words-")
@@ -265,9 +263,4 @@ def _folder(tokens: maths.Tokens, context: Context) -> Iterator[str]:
         tokens.write(folder)
         yield folder
     finally:
-        if store.is_local(folder):
-            shutil.rmtree(store.local_path(folder), ignore_errors=True)
-        else:
-            filesystem, inner = store.filesystem(folder)
-            with contextlib.suppress(FileNotFoundError):
-                filesystem.rm(inner, recursive=True)
+        store.remove(folder)

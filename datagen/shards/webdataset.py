@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -105,7 +104,7 @@ class WebDatasetShards(TableOperator[WebDatasetShardsSettings]):
         try:
             manifest = store.read_json(store.join(folder, MANIFEST))
             return bool(_hash(manifest) == notes["manifest"]) and all(
-                _size(store.join(folder, shard["name"])) == shard["bytes"]
+                store.size(store.join(folder, shard["name"])) == shard["bytes"]
                 for shard in manifest["shards"]
             )
         except (OSError, DatagenError, KeyError, TypeError):
@@ -125,7 +124,7 @@ class _Folder:
         """Write the shards that are not there yet; gives the notes of all, in order."""
         store.make_folder(self.folder)
         store.clean(self.folder)
-        _remove(self.rows_folder, recursive=True)
+        store.remove(self.rows_folder)
         there = set(store.names(self.folder))
         notes: dict[str, dict[str, Any]] = {}
         specs: list[dict[str, Any]] = []
@@ -145,7 +144,7 @@ class _Folder:
         self._remove_stale(there, set(notes), changed=bool(specs))
         for spec, written in zip(specs, parallel(write_shard, specs), strict=True):
             notes[spec["name"]] = written
-        _remove(self.rows_folder, recursive=True)
+        store.remove(self.rows_folder)
         return [notes[shard.name] for shard in planned]
 
     def _finished(self, name: str, plan: str) -> dict[str, Any] | None:
@@ -153,7 +152,9 @@ class _Folder:
         try:
             notes = store.read_json(store.join(self.folder, f"{name}.json"))
             as_planned = notes["plan"] == plan and not notes["failed"]
-            whole = as_planned and _size(store.join(self.folder, notes["name"])) == notes["bytes"]
+            whole = (
+                as_planned and store.size(store.join(self.folder, notes["name"])) == notes["bytes"]
+            )
             return notes if whole else None
         except (FileNotFoundError, DatagenError, KeyError, TypeError):
             return None
@@ -166,27 +167,13 @@ class _Folder:
             if found is not None and found[1] not in finished:
                 old.append(name)
         if MANIFEST in there and (old or changed):
-            _remove(store.join(self.folder, MANIFEST))
+            store.remove(store.join(self.folder, MANIFEST))
         for name in sorted(old):  # the notes (.json) ahead of the tar
-            _remove(store.join(self.folder, name))
-
-
-def _size(path: str) -> int:
-    fs, inner = store.filesystem(path)
-    return int(fs.info(inner)["size"])
+            store.remove(store.join(self.folder, name))
 
 
 def _hash(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(schema.canonical_json(manifest).encode()).hexdigest()
-
-
-def _remove(path: str, recursive: bool = False) -> None:
-    fs, inner = store.filesystem(path)
-    with contextlib.suppress(FileNotFoundError):
-        if recursive:
-            fs.rm(inner, recursive=True)
-        else:
-            fs.rm_file(inner)
 
 
 def _manifest(notes: Sequence[dict[str, Any]]) -> dict[str, Any]:

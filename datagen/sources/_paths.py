@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from datagen import store
+from datagen import remote, store
 from datagen.errors import DatagenError
 
 #: A pattern such as ``{0..9999999999}`` is a slip of the hand.
@@ -29,12 +29,6 @@ def expand(patterns: Sequence[str], ending: str, also: tuple[str, ...] = ()) -> 
     if not found:
         raise DatagenError("no path is given; set `path`")
     return sorted(found)
-
-
-def size(path: str) -> int:
-    """Bytes of a file."""
-    fs, inner = store.filesystem(path)
-    return int(fs.info(inner)["size"])
 
 
 def braces(pattern: str) -> Iterator[str]:
@@ -61,18 +55,29 @@ def braces(pattern: str) -> Iterator[str]:
 def _files(path: str, endings: tuple[str, ...]) -> list[str]:
     fs, inner = store.filesystem(path)
     if any(mark in inner for mark in "*?["):
-        matches = [str(name) for name in fs.glob(inner) if fs.isfile(name)]
-        if not matches:
-            raise DatagenError(f"{path}: no file matches this pattern")
-        return [_full(path, name) for name in matches]
+        return [_full(path, name) for name in _matches(path)]
+    if not store.exists(path):
+        raise DatagenError(f"{path}: no such file or folder")
     if fs.isfile(inner):
         return [_full(path, inner)]
-    if not fs.exists(inner):
-        raise DatagenError(f"{path}: no such file or folder")
     names = [name for name in store.names(path) if name.endswith(endings)]
     if not names:
         raise DatagenError(f"{path}: no {endings[0]} file in this folder")
     return [_full(path, store.join(inner, name)) for name in names]
+
+
+def _matches(path: str) -> list[str]:
+    """Files that a glob means. A far store's listing tells which are files."""
+    fs, inner = store.filesystem(path)
+    if store.is_local(path):
+        found = [str(name) for name in fs.glob(inner) if fs.isfile(name)]
+    else:
+        with remote.asking(path):
+            listed = fs.glob(inner, detail=True)
+        found = [str(name) for name, info in listed.items() if info["type"] == "file"]
+    if not found:
+        raise DatagenError(f"{path}: no file matches this pattern")
+    return found
 
 
 def _full(path: str, inner: str) -> str:
