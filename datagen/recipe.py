@@ -8,6 +8,8 @@ machine (extras, files, models).
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,13 +89,17 @@ def check(data: Mapping[str, Any], place: str = "recipe", base: str = "") -> Rec
     ]
     if faults:
         raise RecipeError(faults)
+    try:
+        json.dumps(data)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{place}: only plain values can stand in a recipe ({error})") from error
     media = _validated(MediaLimits, data.get("media") or {}, f"{place}: media", faults)
     source = _source(data.get("source"), place, base, faults)
     drafts = _drafts(data.get("steps"), place, faults)
     steps = _typed(drafts, source, place, base, faults)
     seed = data.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        faults.append(f"{place}: seed: a whole number expected, {seed!r} found")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
+        faults.append(f"{place}: seed: a whole number from 0 expected, {seed!r} found")
     if faults or source is None or media is None:
         raise RecipeError(faults)
     _check_machine(source, steps, place)
@@ -102,7 +108,7 @@ def check(data: Mapping[str, Any], place: str = "recipe", base: str = "") -> Rec
         about=str(data.get("about") or ""),
         seed=seed,
         media=media,
-        source_type=data["source"]["type"],
+        source_type=str(data["source"]["type"]),
         source=source,
         steps=tuple(steps),
         resolved=dict(data),
@@ -290,8 +296,8 @@ def _resources(operator: Operator[Any], wanted: Any, where: str, faults: list[st
             value, (int, float)
         ):
             faults.append(f"{where}.resources.{key}: a number expected, {value!r} found")
-        elif value < 0 or (key == "batch_size" and value < 1):
-            faults.append(f"{where}.resources.{key}: {value} is too small")
+        elif not math.isfinite(value) or value < 0 or (key == "batch_size" and value < 1):
+            faults.append(f"{where}.resources.{key}: {value} is too small or too large")
         else:
             values[key] = type(values[key])(value)
     return Resources(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,11 +29,11 @@ def find(recipe: str, base: str = "") -> Path:
     if recipe.endswith((".yaml", ".yml")) or os.sep in recipe:
         for folder in (base, ""):
             path = Path(folder, os.path.expanduser(recipe))
-            if path.is_file():
+            if os.path.isfile(path):
                 return path
         raise DatagenError(f"{recipe}: no such recipe file")
     path = RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DatagenError(f"no recipe '{recipe}'; {nearest(recipe, names())}")
     return path
 
@@ -40,40 +41,57 @@ def find(recipe: str, base: str = "") -> Path:
 def read(recipe: str, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
     """The recipe as plain values after ``extends``, overrides and interpolation, unchecked."""
     path = find(recipe)
-    data = _read_extended(path, [])
+    return completed(_read_yaml(path), overrides, path), path
+
+
+def completed(
+    data: Mapping[str, Any], overrides: Iterable[str] = (), path: Path = Path("recipe")
+) -> dict[str, Any]:
+    """Plain values after ``extends``, overrides and interpolation, unchecked.
+
+    path: where they come from; ``extends`` starts from its folder.
+    """
+    merged = _extended(copy.deepcopy(dict(data)), path, [])
     faults: list[str] = []
     for override in overrides:
-        _override(data, override, str(recipe), faults)
+        try:
+            _override(merged, override, path.stem, faults)
+        except DatagenError as error:
+            faults.append(str(error))
     if faults:
         raise RecipeError(faults)
     try:
-        plain = OmegaConf.to_container(OmegaConf.create(data), resolve=True)
+        plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     except OmegaConfBaseException as error:
         raise RecipeError(f"{path.name}: {str(error).splitlines()[0]}") from error
+    except RecursionError:
+        raise RecipeError(f"{path.name}: values are nested too deeply") from None
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}, path
+    return {str(key): value for key, value in plain.items()}
 
 
-def _read_extended(path: Path, seen: list[Path]) -> dict[str, Any]:
+def _extended(data: dict[str, Any], path: Path, seen: list[Path]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise DatagenError(f"{path.name}: extends itself")
-    data = _read_yaml(path)
     parent = data.pop("extends", None)
     if parent is None:
         return data
-    base = _read_extended(find(str(parent), str(path.parent)), [*seen, path.resolve()])
+    above = find(str(parent), str(path.parent))
+    base = _extended(_read_yaml(above), above, [*seen, path.resolve()])
     return _merge(base, data, path.name)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise DatagenError(f"{path}: cannot be read ({error})") from error
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise DatagenError(f"{path}{line}: {problem}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DatagenError(f"{path}: cannot be read ({error})") from error
     if not isinstance(data, dict):
         raise DatagenError(f"{path}: a mapping with 'source' and 'steps' expected")
@@ -89,7 +107,7 @@ def _merge(base: dict[str, Any], child: dict[str, Any], place: str) -> dict[str,
     out = dict(base)
     for key, value in child.items():
         if key == "steps" and isinstance(value, dict):
-            out["steps"] = [dict(step) for step in base.get("steps") or []]
+            out["steps"] = _steps(base.get("steps"), place)
             for name, change in value.items():
                 index = _step_index(out["steps"], str(name))
                 if index is None:
@@ -99,11 +117,13 @@ def _merge(base: dict[str, Any], child: dict[str, Any], place: str) -> dict[str,
                     del out["steps"][index]
                 else:
                     kind = kind_of(out["steps"][index])
-                    settings = out["steps"][index][kind] or {}
+                    settings = _mapping(out["steps"][index][kind], f"{place}: steps.{name}")
+                    change = _mapping(change, f"{place}: steps.{name}")
                     out["steps"][index] = {kind: {**settings, **change}}
         elif isinstance(value, dict) and isinstance(out.get(key), dict):
             # Another type of source has other settings: nothing of the old one is kept.
-            other = key == "source" and value.get("type", out[key].get("type")) != out[key]["type"]
+            old = out[key].get("type")
+            other = key == "source" and value.get("type", old) != old
             out[key] = value if other else {**out[key], **value}
         else:
             out[key] = value
@@ -115,10 +135,7 @@ def _override(data: dict[str, Any], override: str, place: str, faults: list[str]
     if not equals:
         faults.append(f"{override}: overrides look like source.path=VALUE")
         return
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        value = text
+    value = _value(text)
     head, *rest = name.split(".")
     if head not in TOP_LEVEL:
         faults.append(f"{name}: {place} has no '{head}'; {nearest(head, TOP_LEVEL)}")
@@ -130,29 +147,56 @@ def _override(data: dict[str, Any], override: str, place: str, faults: list[str]
                 "steps.STEP={op: …} for another operator, or steps.STEP=null to leave one out"
             )
             return
-        steps = data.get("steps") or []
+        steps = _steps(data.get("steps"), place)
         index = _step_index(steps, rest[0])
         if index is None:
             known = sorted({alias for ids in _aliases(steps) for alias in ids})
             faults.append(f"{name}: no step '{rest[0]}'; {nearest(rest[0], known)}")
             return
+        data["steps"] = steps
         if len(rest) == 1:
             instead = [] if value is None else [{kind_of(steps[index]): value}]
             data["steps"] = [*steps[:index], *instead, *steps[index + 1 :]]
             return
         kind = kind_of(steps[index])
-        steps[index][kind] = dict(steps[index][kind] or {})
+        steps[index][kind] = _mapping(steps[index][kind], f"steps.{rest[0]}")
         target, rest = steps[index][kind], rest[1:]
     elif not rest:
         data[head] = value
         return
     else:
-        data[head] = dict(data.get(head) or {})
+        data[head] = _mapping(data.get(head), f"{name}: {head}")
         target = data[head]
     for key in rest[:-1]:
-        target[key] = dict(target.get(key) or {})
+        target[key] = _mapping(target.get(key), f"{name}: {key}")
         target = target[key]
     target[rest[-1]] = value
+
+
+def _value(text: str) -> Any:
+    """What the text of an override means: YAML where it is, else the text as it stands."""
+    if not text:
+        return ""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+    # An unquoted text is meant whole: YAML would drop what looks like a comment.
+    return text.strip() if isinstance(value, str) and text.strip()[0] not in "'\"|>!&" else value
+
+
+def _mapping(value: Any, place: str) -> dict[Any, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise DatagenError(f"{place}: settings in the form key: value expected, {value!r} found")
+    return dict(value or {})
+
+
+def _steps(value: Any, place: str) -> list[dict[str, Any]]:
+    """A list of steps that may be changed. Raises DatagenError where it is something else."""
+    steps = [] if value is None else value
+    if not isinstance(steps, list) or not all(isinstance(s, dict) and len(s) == 1 for s in steps):
+        raise DatagenError(f"{place}: steps: a list of 'kind: {{settings}}' expected")
+    return [dict(step) for step in steps]
 
 
 def kind_of(step: Mapping[str, Any]) -> str:
@@ -211,7 +255,9 @@ def missing(value: Any, where: str = "") -> list[str]:
         return [where]
     if isinstance(value, Mapping):
         return [w for k, v in value.items() for w in missing(v, f"{where}.{k}".lstrip("."))]
-    if isinstance(value, list) and where == "steps":
+    if isinstance(value, list) and where != "steps":
+        return [w for n, v in enumerate(value) for w in missing(v, f"{where}.{n}")]
+    if isinstance(value, list):
         # A step is called by its id, as overrides do.
         ids = step_ids([step if isinstance(step, dict) else {} for step in value])
         return [

@@ -24,7 +24,7 @@ from typing import Any
 import cloudpickle
 
 from datagen.errors import DatagenError, nearest
-from datagen.step import Operator
+from datagen.step import Operator, Settings
 
 ENTRY_POINTS = "datagen.operators"
 
@@ -86,7 +86,7 @@ def find(kind: str, op: str, base: str = "") -> type[Operator[Any]]:
     elif op in _built_in(kind):
         cls = _only_operator(importlib.import_module(_built_in(kind)[op]))
     elif op in _entry_points(kind):
-        cls = _entry_points(kind)[op].load()
+        cls = _loaded(_entry_points(kind)[op])
     else:
         raise DatagenError(f"no {kind} operator '{op}'; {nearest(op, names(kind))}")
     if not (isinstance(cls, type) and issubclass(cls, Operator)):
@@ -94,6 +94,9 @@ def find(kind: str, op: str, base: str = "") -> type[Operator[Any]]:
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise DatagenError(f"{op}: the class does not define {missing}")
+    settings = getattr(cls, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        raise DatagenError(f"{op}: the class does not name its Settings (datagen.step.Settings)")
     return cls
 
 
@@ -140,10 +143,25 @@ def _from_reference(op: str, base: str) -> type[Operator[Any]]:
 
 
 def _module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise DatagenError(f"'{name}': package.module:Class or file.py:Class expected")
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise DatagenError(f"{name}: cannot be imported ({error})") from error
+    except Exception as error:
+        raise _fails_on_import(name, error) from error
+
+
+def _loaded(point: importlib.metadata.EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise _fails_on_import(f"{point.name} ({point.value})", error) from error
+
+
+def _fails_on_import(place: str, error: Exception) -> DatagenError:
+    return DatagenError(f"{place}: fails when imported ({type(error).__name__}: {error})")
 
 
 def _module_of_file(place: str, base: str) -> ModuleType:
@@ -165,6 +183,5 @@ def _module_of_file(place: str, base: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        kind = type(error).__name__
-        raise DatagenError(f"{place}: fails when imported ({kind}: {error})") from error
+        raise _fails_on_import(place, error) from error
     return module

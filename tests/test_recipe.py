@@ -1,8 +1,12 @@
 """A recipe says everything that is wrong with it, one line each, before anything runs."""
 
+import contextlib
+import copy
 import textwrap
+from pathlib import Path
 
 import pytest
+import yaml
 
 from datagen import recipe, recipe_file
 from datagen.errors import DatagenError, RecipeError
@@ -67,12 +71,23 @@ def test_a_good_recipe_loads_with_levels(good):
         ("steps.late.space=captoin", "needs 'space.captoin'"),
         ("steps.late.resources={gpu: 1}", "did you mean 'gpus'?"),
         ("steps.late.resources={batch_size: 0}", "too small"),
-        ("seed=abc", "a whole number expected"),
+        ("seed=abc", "a whole number from 0 expected"),
         ("source.count=???", "source.count: must be given"),
         ("steps.late.space=???", "steps.late.space: must be given"),
         ("nonsense", "overrides look like"),
         ("steps.late", "overrides"),
         ("media.max_pixels=-3", "media.max_pixels"),
+        ("seed=-1", "seed: a whole number from 0 expected"),
+        ("seed=99999999999999999999", "seed: a whole number from 0 expected"),
+        ("seed=2020-13-45", "a whole number from 0 expected, '2020-13-45' found"),
+        ("source.count=&a [*a]", "nested too deeply"),
+        ("name.x=1", "name: settings in the form key: value expected"),
+        ("steps.late.high.x=1", "high: settings in the form key: value expected"),
+        ("steps.late.resources={cpus: .inf}", "resources.cpus: inf is too small or too large"),
+        ("source.type=':x'", "package.module:Class or file.py:Class expected"),
+        ("source.type='..x:Y'", "package.module:Class or file.py:Class expected"),
+        ("source.palette=[a, '???']", "source.palette.1: must be given"),
+        ("about=!!binary aGk=", "only plain values can stand in a recipe"),
     ],
 )
 def test_each_fault_names_its_place_and_the_mend(good, override, expected):
@@ -186,3 +201,68 @@ def test_interpolation_takes_values_from_elsewhere_in_the_recipe(tmp_path):
         """,
     )
     assert recipe.load(path).source.settings.seed == 4
+
+
+VALUES = [None, "text", 3, True, 1.5, [], [1], [None], {}, {"a": 1, "b": 2}, [[]], "${x}", "???"]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_no_value_at_any_place_is_more_than_a_line(good, tmp_path, value):
+    data = yaml.safe_load(Path(good).read_text(encoding="utf-8"))
+    data["media"] = {"max_bytes": 10}
+    overrides = ["source.a.b=3", "steps.late.low=0.2", "steps.late.resources.cpus=2", "media.x=1"]
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: parent.yaml\nsource: {count: 3}\nsteps: {late: {low: 1}, pair: 3}\n")
+    for place in _places(data):
+        changed = copy.deepcopy(data)
+        inner = changed
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+        parent = tmp_path / "parent.yaml"
+        parent.write_text(yaml.safe_dump(changed), encoding="utf-8")
+        for name, override in [(parent, []), (child, []), *((parent, [o]) for o in overrides)]:
+            with contextlib.suppress(DatagenError):
+                recipe.load(str(name), override)
+
+
+def _places(value, place=()):
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, one in inner:
+        yield (*place, key)
+        if isinstance(one, (dict, list)):
+            yield from _places(one, (*place, key))
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "a: 2020-13-45", "a: &a {b: *a}", "[" * 3000])
+def test_no_text_of_a_recipe_file_is_more_than_a_line(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(DatagenError):
+        recipe.load(str(path))
+
+
+def test_a_path_with_a_hash_sign_is_not_cut_off(good):
+    data, _ = recipe_file.read(good, ["name=/photos #2", "about='a # b'"])
+    assert (data["name"], data["about"]) == ("/photos #2", "a # b")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError"),
+        ("x = (", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("class Own: pass", "not a subclass"),
+        ("from datagen.step import Filter\nclass Own(Filter): pass", "does not define"),
+        (
+            "from datagen.step import Source\nclass Own(Source):\n"
+            "  def parts(self, c): return []\n  def read(self, p, c): return None",
+            "does not name its Settings",
+        ),
+    ],
+)
+def test_a_users_own_file_that_is_wrong_is_explained_in_a_line(good, tmp_path, text, expected):
+    (tmp_path / "own.py").write_text(text)
+    found = faults(good, "source.type=own.py:Own")
+    assert any(expected in fault for fault in found), found
