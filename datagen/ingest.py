@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from datagen import media, schema
+from datagen.ahead import read_ahead
 from datagen.recipe import MediaLimits
 from datagen.step import Context, RowOperator, Settings, Source
 
@@ -50,13 +52,22 @@ class Ingest(RowOperator[Settings]):
 
         tables = []
         for unit, part in zip(rows["id"].to_pylist(), rows["part"].to_pylist(), strict=True):
-            records = self.source.read(json.loads(part), self.context)
-            found = [self._item(record) for record in records.to_pylist()]
+            records = self.source.read(json.loads(part), self.context).to_pylist()
+            wanted = [record["media"] for record in records if self._is_read(record)]
+            ahead = read_ahead(wanted, self.limits)
+            found = [self._item(record, ahead) for record in records]
             items = pa.Table.from_pylist(found, schema=pa.schema(list(JOURNAL)[1:]))
             tables.append(items.add_column(0, "unit", pa.array([unit] * len(found), pa.string())))
         return pa.concat_tables(tables) if tables else JOURNAL.empty_table()
 
-    def _item(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _is_read(self, record: dict[str, Any]) -> bool:
+        where = record["media"]
+        good = record["verdict"] in (None, schema.KEPT) and where is not None
+        return good and (where["size"] or 0) <= self.limits.max_bytes
+
+    def _item(
+        self, record: dict[str, Any], ahead: Iterator[bytes | media.MediaError]
+    ) -> dict[str, Any]:
         captions = [clean_caption(text) for text in record["captions"] or []]
         row: dict[str, Any] = {
             "id": "",
@@ -72,7 +83,8 @@ class Ingest(RowOperator[Settings]):
         sha256 = ""
         if row["verdict"] == schema.KEPT and row["media"] is not None:
             try:
-                row["media"], sha256 = self._probed(row["media"])
+                data = next(ahead) if self._is_read(record) else None
+                row["media"], sha256 = self._probed(row["media"], data)
             except media.MediaError as error:
                 row.update(verdict=schema.FAILED, rule=error.rule, detail=error.detail)
             except OSError as error:
@@ -83,11 +95,14 @@ class Ingest(RowOperator[Settings]):
             row["id"] = schema.content_id("record", row["key"] or "", row["labels"])
         return row
 
-    def _probed(self, where: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        if (where["size"] or 0) > self.limits.max_bytes:
+    def _probed(
+        self, where: dict[str, Any], data: bytes | media.MediaError | None
+    ) -> tuple[dict[str, Any], str]:
+        if data is None:
             detail = f"{where['size']} bytes, at most {self.limits.max_bytes} are read"
             raise media.MediaError("too_many_bytes", detail)
-        data = media.read(where)
+        if isinstance(data, media.MediaError):
+            raise data
         probe = (media.verify if self.verify else media.probe)(data, self.limits)
         sha256 = hashlib.sha256(data).hexdigest()
         return {

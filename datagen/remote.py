@@ -159,10 +159,11 @@ def read(path: str, offset: int, size: int | None) -> bytes:
         return b""
     with asking(path):
         try:
-            return bytes(fs.cat_file(inner, start=offset or None, end=end))
+            # Without a start s3fs would ask for the size first.
+            return bytes(fs.cat_file(inner, start=offset, end=end))
         except OSError:
             # S3 refuses a range that begins at the end, also that of an empty file.
-            if (end is not None or offset) and int(fs.info(inner)["size"]) <= offset:
+            if int(fs.info(inner)["size"]) <= offset:
                 return b""
             raise
 

@@ -7,16 +7,19 @@ import json
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datagen import media, store
+from datagen.ahead import read_ahead
 from datagen.shards import _tar
 
 #: Media that are kept for the next triplets of a shard (bytes), and the largest of them.
 CACHE, CACHED = 64 << 20, 4 << 20
 #: Rows that are Python objects at a time.
 BATCH = 128
+#: Rows whose media are asked of a far store at once.
+AHEAD = 32
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -54,12 +57,35 @@ class _Reader:
             self._kept.move_to_end(place)
             return data
         data = _read(where)
+        self._keep(place, data)
+        return data
+
+    def _keep(self, place: tuple[str, int], data: bytes) -> None:
         if len(data) <= CACHED:
             self._size += len(data) - len(self._kept.pop(place, b""))
             self._kept[place] = data
             while self._size > CACHE:
                 self._size -= len(self._kept.popitem(last=False)[1])
-        return data
+
+    def ahead(self, rows: Sequence[Mapping[str, Any]], negatives: bool) -> None:
+        """Read media of far stores that ``rows`` will want, many at once, as far as they are kept.
+
+        What cannot be read is left to the row that wants it, which fails by it.
+        """
+        wanted: dict[tuple[str, int], Mapping[str, Any]] = {}
+        room = CACHE // 2
+        for where in (place for row in rows for place in _places(row, negatives)):
+            place, size = (where["path"], where["offset"] or 0), where["size"] or CACHED
+            if store.is_local(where["path"]) or place in self._kept or size > CACHED:
+                continue
+            if place not in wanted and room >= size:
+                wanted[place] = where
+                room -= size
+        for (place, where), data in zip(
+            wanted.items(), read_ahead(list(wanted.values())), strict=True
+        ):
+            if isinstance(data, bytes) and _is_same(where, data):
+                self._keep(place, data)
 
 
 def _read(where: Mapping[str, Any]) -> bytes:
@@ -72,9 +98,25 @@ def _read(where: Mapping[str, Any]) -> bytes:
         raise _Changed(f"{error.rule}: {error.detail}") from error
     except OSError as error:
         raise _Changed(f"{where['path']}: {error}") from error
-    if where["sha256"] and hashlib.sha256(data).hexdigest() != where["sha256"]:
+    if not _is_same(where, data):
         raise _Changed(f"{where['path']}: other bytes than when it was listed")
     return data
+
+
+def _is_same(where: Mapping[str, Any], data: bytes) -> bool:
+    """Whether these are the bytes that were there when the source was read."""
+    return not where["sha256"] or hashlib.sha256(data).hexdigest() == where["sha256"]
+
+
+def _places(row: Mapping[str, Any], negatives: bool) -> Iterator[Mapping[str, Any]]:
+    """Where the media of a triplet lie, in the order in which they are written."""
+    for column, role in _ROLES:
+        if role == "negative" and not negatives:
+            continue
+        for entry in row.get(column) or ():
+            item = entry["item"] if role == "negative" else entry
+            if item["media"] is not None:
+                yield item["media"]
 
 
 def write_shard(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +134,10 @@ def write_shard(spec: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with store.writing(path) as file:
             for batch in table.to_batches(max_chunksize=BATCH):
-                for row in batch.to_pylist():
+                rows = batch.to_pylist()
+                for number, row in enumerate(rows):
+                    if number % AHEAD == 0:
+                        read.ahead(rows[number : number + AHEAD], spec["negatives"])
                     try:
                         blocks = _pieces(_sample(row, spec, read))
                     except _Changed as error:

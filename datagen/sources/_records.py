@@ -74,13 +74,13 @@ def labels_json(labels: Mapping[str, Any]) -> str:
 def kept(
     key: str,
     path: str,
-    size: int,
+    size: int | None,
     modality: str | None,
     captions: Sequence[str],
     labels: str = "{}",
     offset: int = 0,
 ) -> dict[str, Any]:
-    """A record whose media lie at ``offset`` of ``path`` and are ``size`` bytes long."""
+    """A record of ``size`` bytes (None: unknown until they are read) at ``offset`` of ``path``."""
     media = {"path": path, "offset": offset, "size": size, "modality": modality}
     return {
         "key": readable(key),

@@ -7,22 +7,18 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from datagen import store
-
-#: Questions that are under way at once where each one is a request over the network.
-REQUESTS = 16
+from datagen import remote, store
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file lies and how long it is (bytes)."""
+    """Where a file lies and how long it is (bytes; None where only the store knows)."""
 
     path: str
-    size: int
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -62,12 +58,9 @@ class Root:
         """A place or a fault for every name, in their order.
 
         Faults are ``outside_root`` (an absolute name, ``..``, a URL, a link that leads out) and
-        ``missing_file``.
+        ``missing_file``. A far store is not asked: whoever reads the file learns what it is.
         """
-        if self.local or len(names) < 2:
-            return [self._locate(name) for name in names]
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            return list(pool.map(self._locate, names))
+        return [self._locate(name) for name in names]
 
     def _locate(self, name: str) -> Place | Fault:
         normal = _inside(posixpath.join(self.below, name) if _inside(name) else name)
@@ -75,7 +68,7 @@ class Root:
             return Fault("outside_root", f"'{name}' leads out of {self.path}")
         path = store.join(self.path, normal)
         try:
-            return self._local(path, name) if self.local else self._remote(path)
+            return self._local(path, name) if self.local else Place(path, None)
         except (FileNotFoundError, NotADirectoryError):
             return Fault("missing_file", f"no file {path}")
         except OSError as error:
@@ -94,13 +87,6 @@ class Root:
             return Fault("missing_file", f"{path} is not a plain file")
         return Place(path, info.st_size)
 
-    def _remote(self, path: str) -> Place | Fault:
-        fs, inner = store.filesystem(path)
-        info = fs.info(inner)
-        if info["type"] != "file":
-            return Fault("missing_file", f"{path} is not a file")
-        return Place(path, int(info["size"]))
-
     def walk(self) -> Iterator[tuple[str, int | None]]:
         """Names of all files below, sorted, with sizes where the listing tells them.
 
@@ -116,7 +102,8 @@ class Root:
                 found += [(start + name, None) for name in files if not name.startswith(".")]
         else:
             fs, inner = store.filesystem(top)
-            details: dict[str, Any] = fs.find(inner, detail=True)
+            with remote.asking(top):
+                details: dict[str, Any] = fs.find(inner, detail=True)
             for path, info in details.items():
                 name = path[len(inner.rstrip("/")) + 1 :]
                 if not any(part.startswith(".") for part in name.split("/")):

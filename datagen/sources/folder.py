@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -17,6 +18,9 @@ from datagen.step import Context, Settings, Source
 
 #: A text file beside an image may be this long (bytes).
 MAX_SIDECAR = 1 << 20
+
+#: Text files that are read at once.
+REQUESTS = 16
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
@@ -184,17 +188,20 @@ class Folder(Source[FolderSettings]):
                 continue
             modality = _records.modality_of(place.path, self.settings.modality)
             texts, labels = draft["captions"], draft["labels"]
-            yield _records.kept(key, place.path, place.size, modality, texts, labels)
+            size = draft.get("size") if place.size is None else place.size
+            yield _records.kept(key, place.path, size, modality, texts, labels)
 
     def _listed(self, part: dict[str, Any]) -> Iterator[dict[str, Any]]:
         beside = [text for _, _, text in part["files"] if text is not None]
-        places = dict(zip(beside, self._root.locate(beside), strict=True))
-        for name, _, text in part["files"]:
-            captions = _sidecar(places[text]) if text is not None else []
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            found = dict(zip(beside, pool.map(_sidecar, self._root.locate(beside)), strict=True))
+        for name, size, text in part["files"]:
+            captions = found[text] if text is not None else []
             if isinstance(captions, Fault):
                 yield _records.failed(name, captions.rule, captions.detail)
             else:
-                yield {"key": name, "media": name, "captions": captions, "labels": "{}"}
+                draft = {"key": name, "media": name, "captions": captions, "labels": "{}"}
+                yield {**draft, "size": size}
 
     def _annotated(self, part: dict[str, Any]) -> Iterator[dict[str, Any]]:
         wanted = None if self.settings.labels == "all" else list(self._named())
@@ -244,10 +251,11 @@ def _filled(rule: str, row: dict[str, Any]) -> list[str]:
 def _sidecar(place: Place | Fault) -> list[str] | Fault:
     if isinstance(place, Fault):
         return place
-    if place.size > MAX_SIDECAR:
-        return Fault("bad_text", f"{place.path}: longer than {MAX_SIDECAR >> 20} MiB")
     try:
-        text = store.read_bytes(place.path, 0, place.size).decode("utf-8-sig")
+        data = store.read_bytes(place.path, 0, MAX_SIDECAR + 1)
+        if len(data) > MAX_SIDECAR:
+            return Fault("bad_text", f"{place.path}: longer than {MAX_SIDECAR >> 20} MiB")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return Fault("bad_text", f"{place.path}: not UTF-8 ({error})")
     except OSError as error:
