@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datagen import recipe_file
+from datagen import __version__, recipe_file
 from datagen.errors import DatagenError, RecipeError
 from datagen.progress import Bars, Lines
 from datagen.runs import Reporter, StepReport, Summary
@@ -31,11 +32,26 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Overrides: source.path=photos steps.similarity.low=0.7"),
 ]
-Out = Annotated[str, typer.Option("--out", "-o", help="Run directory (any fsspec path).")]
+Out = Annotated[str, typer.Option("--out", "-o", help="Run directory, here or on any fsspec path.")]
 Address = Annotated[
     str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS by default, else local.")
 ]
 Cpus = Annotated[int | None, typer.Option(help="Logical CPUs of a local run.", min=1)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out_console.print(f"datagen {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Composed-retrieval training data from captioned images and clips."""
 
 
 @app.command()
@@ -45,7 +61,9 @@ def run(
     out: Out = "",
     address: Address = None,
     cpus: Cpus = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try failed rows again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed rows again.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only how it ended.")] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was stopped."""
@@ -66,8 +84,9 @@ def run(
                 reporter=reporter,
             )
     except KeyboardInterrupt:
-        again = " ".join(["datagen", *sys.argv[1:]])
-        err.print(f"\nStopped. What is done is kept; go on with:\n  {escape(again)}")
+        again = shlex.join(["datagen", *sys.argv[1:]])
+        err.print("\nStopped. What is done is kept; go on with:", highlight=False)
+        err.print(f"  {escape(again)}", soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
     show_summary(summary)
 
@@ -130,43 +149,48 @@ def show_summary(summary: Summary) -> None:
     """The funnel of a run and where to look."""
     from datagen import store
 
+    out_console.print()
     if summary.status == "already finished":
-        out_console.print(
-            f"[bold]{escape(summary.name)}[/]: already finished, nothing to do "
-            f"(change a setting or --out to make another)"
-        )
+        out_console.print(f"[bold]{escape(summary.name)}[/] was already finished; nothing to do.\n")
     out_console.print(funnel(summary.steps))
+    out_console.print()
     lines = [
-        ("triplets", "triplets.parquet", "every triplet with scores, verdict, provenance"),
+        ("triplets", "triplets.parquet", "with scores, verdict, provenance"),
         ("shards", "shards", "WebDataset tars, manifest.json"),
-        ("verdicts", "steps", "what every step decided about every row"),
+        ("verdicts", "steps", "of every step on every row"),
     ]
-    for label, name, what in lines:
-        place = store.join(summary.out, name)
-        if store.exists(place):
-            out_console.print(
-                f"  {label:9} {escape(_short(place))}  [dim]{what}[/]", soft_wrap=True
-            )
+    there = [
+        (label, store.join(summary.out, name), what)
+        for label, name, what in lines
+        if store.exists(store.join(summary.out, name))
+    ]
+    width = max((len(_short(place)) for _, place, _ in there), default=0)
+    for label, place, what in there:
+        text = escape(f"{_short(place):{width}}")
+        out_console.print(f"{label:9} {text}  [dim]{what}[/]", soft_wrap=True, highlight=False)
     if summary.status == "finished":
-        out_console.print(f"  {'time':9} {summary.seconds:.1f} s")
+        out_console.print(f"{'time':9} {summary.seconds:.1f} s", highlight=False)
 
 
 def _short(path: str) -> str:
     near = os.path.relpath(path) if "://" not in path else path
-    return path if near.startswith("..") else near
+    return min(path, near, key=len)
 
 
 def funnel(steps: list[StepReport]) -> Table:
-    """One line per step: rows in, kept, rejected and failed with their reasons, rows out."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("step")
+    """One line per step: rows in, kept, rejected and failed, rows out, and the rules that said so.
+
+    Each rule has a line of its own, with the number of rows that it took away.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column("step", overflow="fold")
     for heading in ("in", "kept", "rejected", "failed", "out"):
-        table.add_column(heading, justify="right")
-    table.add_column("of what")
-    table.add_column("reasons", overflow="fold")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("why", no_wrap=True)
     for step in steps:
         reasons = {**step.rejected, **step.failed}
-        ordered = sorted(reasons.items(), key=lambda item: -item[1])
+        ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         table.add_row(
             escape(step.id),
             f"{step.rows_in:,}",
@@ -175,7 +199,7 @@ def funnel(steps: list[StepReport]) -> Table:
             f"{sum(step.failed.values()):,}",
             f"{step.rows_out:,}",
             step.level,
-            escape(", ".join(f"{rule} {count:,}" for rule, count in ordered)),
+            escape("\n".join(f"{count:,} {rule}" for rule, count in ordered)),
         )
     return table
 

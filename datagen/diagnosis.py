@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from datagen.cluster.resources import this_machine
+
 #: (distribution, importable name, what needs it, extra of datagen that brings it)
 OPTIONAL = (
     ("torch", "torch", "models: embed, clip_score", "models"),
@@ -40,12 +42,15 @@ def diagnose(console: Console) -> bool:
         healthy &= version is not None
         mend = "" if version else "pip install datagen"
         table.add_row(_mark(version is not None), name, version or "missing", mend)
+    missing: dict[str, list[str]] = {}
     for name, _, what, extra in OPTIONAL:
         version = _version(name)
-        mend = what if version else f"{what}: pip install 'datagen\\[{extra}]'"
-        table.add_row(_mark(version is not None, need=False), name, version or "–", mend)
+        if version is None:
+            missing.setdefault(extra, []).append(name)
+        table.add_row(_mark(version is not None, need=False), name, version or "–", what)
     table.add_row(_mark(True), "CPUs", str(os.cpu_count()), "")
-    table.add_row(_mark(True, need=False), "GPUs", *_gpus())
+    gpus, about = _gpus()
+    table.add_row(_mark(gpus != "0", need=False), "GPUs", gpus, about)
     shared = _free("/dev/shm")
     enough = shared is None or shared > 1 << 30
     mend = "" if enough else "small: Ray's object store falls back to disk (docker: --shm-size)"
@@ -59,6 +64,11 @@ def diagnose(console: Console) -> bool:
         _mark(True), "RAY_ADDRESS", escape(cluster or "not set"), "local runs" * (not cluster)
     )
     console.print(table)
+    if missing:
+        console.print("\nNot installed, and needed by some steps only:")
+    for extra, names in missing.items():
+        mend = escape(f"pip install 'datagen[{extra}]'")
+        console.print(f"  {mend}  [dim]{', '.join(names)}[/]", soft_wrap=True, highlight=False)
     return healthy and python_fine
 
 
@@ -85,7 +95,8 @@ def _size(size: int | None) -> str:
 
 def _gpus() -> tuple[str, str]:
     if _version("torch") is None:
-        return "?", "torch is not installed"
+        count = int(this_machine().gpus)
+        return str(count), "torch is not installed" if count else "model steps run on the CPU"
     import torch
 
     if torch.cuda.is_available():

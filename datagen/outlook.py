@@ -100,24 +100,43 @@ def _free(place: str) -> int | None:
 
 def show(found: Outlook, console: Console) -> None:
     """Print a plan. Raises DatagenError where the machine cannot run it."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("step", "operator", "needs", "gives", "worker", "state"):
+    ordinary = Resources()
+    special = [s for s in found.steps if (s.resources.cpus, s.resources.gpus) != (ordinary.cpus, 0)]
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    for heading in ("step", "operator"):
         table.add_column(heading, overflow="fold")
+    table.add_column("needs", no_wrap=True)
+    table.add_column("gives", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    if special:
+        table.add_column("worker", no_wrap=True)
     for step in found.steps:
-        want = step.resources
-        worker = f"{want.cpus:g} CPU" + (f", {want.gpus:g} GPU" if want.gpus else "")
-        state = step.state + (f" ({step.rows:,} rows)" if step.rows is not None else "")
-        cells = (step.id, step.operator, ", ".join(step.needs), ", ".join(step.gives), worker)
-        table.add_row(*(escape(cell) for cell in cells), state)
+        state = step.state + (f", {step.rows:,} rows" if step.rows is not None else "")
+        cells = [step.id, step.operator, "\n".join(step.needs), "\n".join(step.gives), state]
+        table.add_row(*(escape(cell) for cell in cells), *[_worker(step.resources)] * bool(special))
     console.print(table)
-    listed = f"{found.records:,} records" if found.records is not None else "records not counted"
-    console.print(f"\nsource: {listed} in {found.parts:,} parts")
-    if found.source_bytes is not None:
-        console.print(
-            f"media: {found.source_bytes / 1e9:.2f} GB; shards hold each picture once per triplet "
-            "that uses it, so plan for several times that"
-        )
+    parts = f"{found.parts:,} part{'s' if found.parts != 1 else ''}"
+    listed = f"{found.records:,} records" if found.records is not None else "records"
+    size = f", {_size(found.source_bytes)} to read" if found.source_bytes else ""
+    console.print(f"\nsource: {listed} in {parts}{size}", highlight=False)
     if found.free_bytes is not None:
-        console.print(f"free at the run directory: {found.free_bytes / 1e9:.1f} GB")
+        console.print(
+            f"free at the run directory: {_size(found.free_bytes)}; the shards hold a picture once "
+            "for each triplet that uses it",
+            highlight=False,
+        )
     if found.faults:
         raise DatagenError("; ".join(found.faults))
+
+
+def _worker(want: Resources) -> str:
+    return f"{want.cpus:g} CPU" + (f", {want.gpus:g} GPU" if want.gpus else "")
+
+
+def _size(count: int) -> str:
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit in ("B", "kB") else f"{value:.1f} {unit}"

@@ -3,57 +3,130 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from typing import Any
+import types
+import typing
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-from pydantic_core import PydanticUndefined
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from datagen import registry
 from datagen.errors import DatagenError, nearest
+from datagen.step import Operator
 
 _SETTING = re.compile(r"([a-z_]+)\s*:\s")
+_ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
+#: Words that only send a reader of the code from one class to the other.
+_SEE = re.compile(r"; see :class:`\w+`|^Settings of :class:`\w+`\.\n*")
 
 
-def overview(console: Console) -> None:
-    """One line per operator, by kind."""
+def overview(console: Console, only: str | None = None) -> None:
+    """One line per operator, by kind; of one kind if ``only`` names it."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("operator", "what it does"):
         table.add_column(heading)
-    for kind in registry.KINDS:
+    for kind in registry.KINDS if only is None else [only]:
         for name in registry.names(kind):
-            text = inspect.getdoc(registry.find(kind, name)) or ""
-            first = " ".join(text.partition("\n\n")[0].split())
-            table.add_row(f"{kind}.{name}", escape(first.partition("; see :class:")[0]))
+            table.add_row(f"{kind}.{name}", escape(_first_sentence(registry.find(kind, name))))
     console.print(table)
 
 
 def explain(name: str, console: Console) -> None:
-    """The documentation and settings of ``kind.name``. Raises DatagenError for unknown names."""
-    kind, _, op = name.partition(".")
-    if kind not in registry.KINDS:
-        known = [f"{k}.{n}" for k in registry.KINDS for n in registry.names(k)]
-        raise DatagenError(f"no operator '{name}'; {nearest(name, known)}")
-    cls = registry.find(kind, op or registry.KINDS[kind].default or "")
+    """The documentation and settings of one operator.
+
+    ``name`` is ``kind.name``, or ``file.py:Class`` or ``package.module:Class``; a kind alone
+    lists its operators. Raises DatagenError for unknown names.
+    """
+    if name in registry.KINDS:
+        overview(console, name)
+        return
+    cls = _class(name)
     settings = cls.Settings
-    for text in (inspect.getdoc(cls), inspect.getdoc(settings)):
-        if text:
-            console.print(escape(text.replace("``", "")), highlight=False)
+    fields = settings.model_fields
+    for text in (inspect.getdoc(cls), vars(settings).get("__doc__")):
+        for paragraph in _paragraphs(inspect.cleandoc(text or ""), fields):
+            console.print(escape(paragraph), highlight=False)
             console.print()
     table = Table(box=None, header_style="bold", pad_edge=False)
     told = _comments(settings)
     headings = ["setting", "default", "type"] + (["meaning"] if told else [])
     for heading in headings:
         table.add_column(heading, overflow="fold")
-    for field, about in settings.model_fields.items():
-        default = "must be given" if about.default is PydanticUndefined else repr(about.default)
-        kind_of = str(about.annotation).replace("typing.", "").replace("<class '", "")
-        cells = [field, default, kind_of.removesuffix("'>")] + ([told.get(field, "")] * bool(told))
+    for field, about in fields.items():
+        default = "must be given" if about.is_required() else _yaml(about.get_default())
+        cells = [field, default, _type(about.annotation)] + ([told.get(field, "")] * bool(told))
         table.add_row(*(escape(cell) for cell in cells))
-    console.print(table)
-    console.print(f"\nlevels: {', '.join(cls.levels)}", highlight=False)
+    if fields:
+        console.print(table)
+        console.print()
+    console.print(f"works on: {', '.join(cls.levels)}", highlight=False)
+
+
+def _class(name: str) -> type[Operator[Any]]:
+    if ":" in name:
+        # The kind matters to names only; a file or module may be given with or without one.
+        kind, _, rest = name.partition(".")
+        return registry.find("filter", rest if kind in registry.KINDS else name)
+    kind, _, op = name.partition(".")
+    if kind not in registry.KINDS:
+        known = [f"{k}.{n}" for k in registry.KINDS for n in registry.names(k)]
+        raise DatagenError(f"no operator '{name}'; {nearest(name, known)}")
+    return registry.find(kind, op)
+
+
+def _first_sentence(cls: type[Operator[Any]]) -> str:
+    first = " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
+    return _plain(first).partition(". ")[0].rstrip(".")
+
+
+def _plain(text: str) -> str:
+    """A docstring without its markup."""
+    return _ROLE.sub(r"\1", _SEE.sub("", text)).replace("``", "")
+
+
+def _paragraphs(text: str, fields: Iterable[str]) -> list[str]:
+    """The paragraphs of a docstring, unwrapped; each setting that a line tells begins a new one."""
+    starts = tuple(f"{field}: " for field in fields)
+    found: list[str] = []
+    for block in filter(None, _plain(text).split("\n\n")):
+        lines: list[str] = []
+        for line in block.splitlines():
+            if not lines or line.startswith(starts):
+                lines.append(line.strip())
+            else:
+                lines[-1] += " " + line.strip()
+        found.append("\n".join(lines))
+    return found
+
+
+def _yaml(value: Any) -> str:
+    """A default as a recipe would say it."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, str):
+        return value or "''"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _type(annotation: Any) -> str:
+    """A type in the words of a recipe: ``str | null``, ``'low' | 'high'``."""
+    if annotation is type(None):
+        return "null"
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _type(inside[0])
+    if origin is Literal:
+        return " | ".join(repr(value) for value in inside)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_type(one) for one in inside)
+    if origin is not None and inside:
+        return f"{origin.__name__}[{', '.join(_type(one) for one in inside)}]"
+    return getattr(annotation, "__name__", str(annotation))
 
 
 def _comments(settings: type[Any]) -> dict[str, str]:
