@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,12 +47,18 @@ class Job:
     journal: str
 
 
+#: How often a batch is tried again whose worker died (Ray's own answer would be: for ever).
+RETRIES = 3
+
 _opened: dict[str, tuple[Job, bool]] = {}
 
 
 def _job(payload: bytes, opened: bool) -> Job:
     """The job of ``payload``, unpickled (and opened) once per worker process."""
     key = hashlib.blake2b(payload, digest_size=16).hexdigest()
+    if key not in _opened:
+        # Steps run one after another: what the last one held open is not needed again.
+        _opened.clear()
     job, is_open = _opened.get(key) or (cloudpickle.loads(payload), False)
     if opened and not is_open:
         job.operator.open(job.context)
@@ -74,7 +81,7 @@ def apply(job: Job, rows: pa.Table) -> pa.Table:
             parts = [apply(job, rest), failed] if rest.num_rows else [failed]
             return pa.concat_tables(parts, promote_options="permissive")
     try:
-        out = job.operator(rows)
+        return _journal_rows(rows, job.operator(rows))
     except DatagenError:
         raise
     except Exception as error:
@@ -82,7 +89,6 @@ def apply(job: Job, rows: pa.Table) -> pa.Table:
             return _failed(rows["id"].to_pylist(), _one_line(error))
         parts = [apply(job, rows.slice(i, 1)) for i in range(rows.num_rows)]
         return pa.concat_tables(parts, promote_options="permissive")
-    return _journal_rows(rows, out)
 
 
 def _one_line(error: BaseException) -> str:
@@ -104,13 +110,24 @@ def _failed(ids: Sequence[str], detail: str) -> pa.Table:
 
 
 def _journal_rows(rows: pa.Table, out: pa.Table) -> pa.Table:
-    if "unit" not in out.column_names:
+    if not isinstance(out, pa.Table):
+        raise TypeError(f"the operator gave {type(out).__name__}, not a pyarrow.Table")
+    listing = "unit" in out.column_names  # a source's part may hold no record at all
+    if not listing:
         out = out.rename_columns(["unit" if n == "id" else n for n in out.column_names])
     count = out.num_rows
     for name in ("verdict", "rule", "detail"):
         if name not in out.column_names:
-            value = schema.KEPT if name == "verdict" else None
-            out = out.append_column(name, pa.array([value] * count, pa.string()))
+            out = out.append_column(name, pa.nulls(count, pa.string()))
+        at = out.column_names.index(name)
+        out = out.set_column(at, name, out[name].cast(pa.string()))
+    verdict = pc.fill_null(out["verdict"], schema.KEPT)
+    unknown = set(verdict.to_pylist()) - {schema.KEPT, schema.REJECTED, schema.FAILED}
+    if unknown:
+        raise ValueError(f"no such verdict: {min(unknown)!r}")
+    out = out.set_column(out.column_names.index("verdict"), "verdict", verdict)
+    if listing:
+        return out
     silent = set(rows["id"].to_pylist()) - set(out["unit"].to_pylist())
     if silent:
         lost = _failed(sorted(silent), "the operator gave no answer for this row")
@@ -126,6 +143,8 @@ def _answer(job: Job, work: Callable[[], pa.Table]) -> pa.Table:
         store.Journal(job.journal).append(table)
     except DatagenError as error:
         row["error"] = str(error)
+    except Exception as error:
+        row["error"] = f"step {job.context.step}: {_one_line(error)}"
     else:
         verdict = table["verdict"].to_pylist()
         row.update({name: verdict.count(name) for name in ("kept", "rejected", "failed")})
@@ -189,6 +208,16 @@ class Engine:
 
         Raises DatagenError for what a worker found unmendable (a full disk, a lost server).
         """
+        data = self._planned(job, pending, wants)
+        with _plain_errors(job.context.step):
+            for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for count in batch.to_pylist():
+                    if count["error"] is not None:
+                        raise DatagenError(count["error"])
+                    progress(count["kept"], count["rejected"], count["failed"])
+
+    def _planned(self, job: Job, pending: pa.Table, wants: Resources) -> Any:
+        """The Ray Data plan of ``job``; nothing runs yet."""
         import ray
 
         payload = cloudpickle.dumps(job)
@@ -199,29 +228,21 @@ class Engine:
         blocks = [pending.slice(i, size) for i in range(0, pending.num_rows, size)]
         data = ray.data.from_arrow(blocks)
         options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": size}
-        takes = {"num_cpus": wants.cpus, **({"memory": wants.memory} if wants.memory else {})}
-        if wants.actor:
+        takes: dict[str, Any] = {"num_cpus": wants.cpus, "num_gpus": wants.gpus or None}
+        takes |= {"memory": wants.memory} if wants.memory else {}
+        with warnings.catch_warnings():
+            # Ray has no other name yet for the number of retries.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if not wants.actor:
+                compute = ray.data.TaskPoolStrategy(wants.workers) if wants.workers else None
+                options |= {"compute": compute, "max_retries": RETRIES, **takes}
+                return data.map_batches(_work, fn_kwargs={"payload": payload}, **options)
             if type(job.operator).prepare is not RowOperator.prepare:
-                data = data.map_batches(_prepare, fn_kwargs={"payload": payload}, **options)
-            data = data.map_batches(
-                _Actor,
-                fn_constructor_kwargs={"payload": payload},
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._actors(wants)),
-                num_gpus=wants.gpus or None,
-                **takes,
-                **options,
-            )
-        else:
-            compute = ray.data.TaskPoolStrategy(wants.workers) if wants.workers else None
-            data = data.map_batches(
-                _work, fn_kwargs={"payload": payload}, compute=compute, **takes, **options
-            )
-        with _plain_errors():
-            for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
-                for count in batch.to_pylist():
-                    if count["error"] is not None:
-                        raise DatagenError(count["error"])
-                    progress(count["kept"], count["rejected"], count["failed"])
+                kwargs = {"payload": payload}
+                data = data.map_batches(_prepare, fn_kwargs=kwargs, max_retries=RETRIES, **options)
+            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=self._actors(wants))
+            options |= {"compute": pool, "max_task_retries": RETRIES, **takes}
+            return data.map_batches(_Actor, fn_constructor_kwargs={"payload": payload}, **options)
 
     def _actors(self, wants: Resources) -> int:
         # Actors that hold every CPU leave none for reading and preparing: Ray Data then hangs.
@@ -236,7 +257,7 @@ class Engine:
 
         if not arguments:
             return
-        remote = ray.remote(num_cpus=1, max_retries=3)(_call)
+        remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
         packed = ray.put(cloudpickle.dumps(function))
         window = int(2 * max(1, self.cpus))
         with _plain_errors():
@@ -255,8 +276,11 @@ def _call(packed: bytes, argument: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors(step: str = "") -> Iterator[None]:
     """Turns Ray's wrapped errors back into the DatagenError that a worker raised."""
+    from ray import exceptions
+
+    lost = (exceptions.WorkerCrashedError, exceptions.RayActorError, exceptions.OutOfMemoryError)
     try:
         yield
     except Exception as error:
@@ -266,5 +290,12 @@ def _plain_errors() -> Iterator[None]:
             for one in (seen, cause):
                 if isinstance(one, DatagenError):
                     raise DatagenError(str(one)) from None
+                if isinstance(one, lost):
+                    raise DatagenError(
+                        f"{f'step {step}: ' if step else ''}a worker died {RETRIES + 1} times at "
+                        "the same rows: memory ran out, or a library crashed; give it "
+                        "fewer rows (resources.batch_size), more memory (resources.memory) or "
+                        "fewer workers (--cpus), and run the same command again"
+                    ) from error
             seen = seen.__cause__ or (cause if isinstance(cause, BaseException) else None)
         raise

@@ -71,6 +71,34 @@ class Full(RowOperator[Settings]):
         raise DatagenError("/data: the disk is full; free some space")
 
 
+class Odd(RowOperator[Settings]):
+    """Behaves in ways that no operator should; ``how`` says which."""
+
+    Settings = Settings
+    how = ""
+
+    def open(self, context):
+        if self.how == "open":
+            raise RuntimeError("cannot be\nopened")
+
+    def __call__(self, rows):
+        count = rows.num_rows
+        if self.how == "die" and 7 in rows["x"].to_pylist():
+            os._exit(3)
+        if self.how == "list":
+            return rows.to_pylist()
+        if self.how == "no id":
+            return rows.drop_columns(["id"])
+        verdict = [None if self.how == "null" else "keep"] * count
+        return rows.append_column("verdict", pa.array(verdict, pa.string()))
+
+
+def odd(how):
+    operator = Odd(Settings())
+    operator.how = how
+    return operator
+
+
 def rows(count):
     return pa.table({"id": [f"{n:03d}" for n in range(count)], "x": list(range(count))})
 
@@ -110,6 +138,38 @@ def test_a_row_that_the_operator_forgot_has_failed(engine, tmp_path):
 def test_what_the_user_must_mend_comes_back_as_one_line(engine, tmp_path):
     with pytest.raises(DatagenError, match=r"^/data: the disk is full; free some space$"):
         go(engine, Full(Settings()), tmp_path, rows(4))
+
+
+@pytest.mark.parametrize("actor", [False, True])
+def test_an_operator_that_cannot_be_opened_is_told_in_one_line(engine, tmp_path, actor):
+    line = r"^step step: RuntimeError: cannot be opened \(open, line \d+\)$"
+    with pytest.raises(DatagenError, match=line):
+        go(engine, odd("open"), tmp_path, rows(40), actor=actor)
+
+
+def test_a_batch_that_kills_its_worker_ends_the_step_and_is_not_tried_for_ever(engine, tmp_path):
+    with pytest.raises(DatagenError, match="step step: a worker died 4 times at the same rows"):
+        go(engine, odd("die"), tmp_path, rows(40))
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("list", "the operator gave list, not a pyarrow.Table"),
+        ("no id", "KeyError"),
+        ("verdict", "no such verdict: 'keep'"),
+    ],
+)
+def test_an_answer_that_is_none_fails_its_rows(engine, tmp_path, how, expected):
+    counts, journal = go(engine, odd(how), tmp_path, rows(4))
+    assert counts == [0, 0, 4]
+    assert all(expected in detail for detail in journal["detail"].to_pylist())
+
+
+def test_a_row_with_a_null_verdict_is_kept(engine, tmp_path):
+    counts, journal = go(engine, odd("null"), tmp_path, rows(4))
+    assert counts == [4, 0, 0]
+    assert journal["verdict"].to_pylist() == ["kept"] * 4
 
 
 def test_an_operator_from_a_users_file_works_on_workers(engine, tmp_path):
