@@ -10,7 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 import datagen
 
-SIDE, GAP, TEXT = 150, 14, 210
+SIDE, GAP, TEXT, HEAD = 144, 10, 212, 34
+#: Between the triplet and its hard negatives.
+GUTTER = 26
+NEGATIVES = 3
 
 
 def font(size):
@@ -21,9 +24,13 @@ def font(size):
 
 
 def fitted(image):
-    image = image.copy()
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return image
+    """The image on a square of SIDE pixels; small ones are enlarged, with their edges kept."""
+    scale = SIDE / max(image.size)
+    size = [max(1, round(side * scale)) for side in image.size]
+    drawn = image.resize(size, Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (SIDE, SIDE), "#f4f4f4")
+    square.paste(drawn, ((SIDE - drawn.width) // 2, (SIDE - drawn.height) // 2))
+    return square
 
 
 def chosen(run, count):
@@ -31,7 +38,7 @@ def chosen(run, count):
     seen, out = set(), []
     for sample in run.samples():
         opening = sample["modification"].split()[0]
-        if opening not in seen and len(sample["negatives"]) >= 3:
+        if opening not in seen and len(sample["negatives"]) >= NEGATIVES:
             seen.add(opening)
             out.append(sample)
         if len(out) == count:
@@ -42,22 +49,22 @@ def chosen(run, count):
 def sheet(samples):
     """One row per triplet: reference, modification, target, hard negatives."""
     columns = [GAP, 2 * GAP + SIDE, 3 * GAP + SIDE + TEXT]
-    columns += [4 * GAP + 2 * SIDE + TEXT + 24 + i * (SIDE + GAP) for i in range(3)]
+    first = columns[-1] + SIDE + GUTTER
+    columns += [first + at * (SIDE + GAP) for at in range(NEGATIVES)]
     width = columns[-1] + SIDE + GAP
-    page = Image.new("RGB", (width, 40 + len(samples) * (SIDE + GAP)), "white")
+    page = Image.new("RGB", (width, HEAD + len(samples) * (SIDE + GAP)), "white")
     draw = ImageDraw.Draw(page)
     heads = ["reference", "modification text", "target", "hard negatives"]
     for x, head in zip(columns, heads, strict=False):
-        draw.text((x, 12), head, fill="#666", font=font(15))
+        draw.text((x, 9), head, fill="#666", font=font(15))
     for row, sample in enumerate(samples):
-        y = 40 + row * (SIDE + GAP)
-        page.paste(fitted(sample["references"][0]), (columns[0], y))
-        page.paste(fitted(sample["targets"][0]), (columns[2], y))
-        for x, negative in zip(columns[3:], sample["negatives"], strict=False):
-            page.paste(fitted(negative), (x, y))
-        lines = textwrap.wrap(sample["modification"], 24)
-        top = y + SIDE / 2 - 12 * len(lines)
-        draw.text((columns[1], top), "\n".join(lines), fill="#111", font=font(17), spacing=6)
+        y = HEAD + row * (SIDE + GAP)
+        pictures = [sample["references"][0], sample["targets"][0], *sample["negatives"]]
+        for x, picture in zip([columns[0], *columns[2:]], pictures, strict=False):
+            page.paste(fitted(picture), (x, y))
+        text = "\n".join(textwrap.wrap(sample["modification"], 22))
+        middle = (columns[1], y + SIDE / 2)
+        draw.multiline_text(middle, text, fill="#111", font=font(17), spacing=6, anchor="lm")
     return page
 
 
