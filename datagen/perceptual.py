@@ -1,8 +1,9 @@
-"""Perceptual hashes of images, and exact search for near-duplicates among them.
+"""Perceptual signatures of images, and exact search for near-duplicates among them.
 
-The hash is the common DCT hash of 64 bits: greyscale, 32 x 32 pixels (Lanczos), the 8 x 8 lowest
-frequencies, each bit saying whether a coefficient lies above their median. On the same greyscale
-picture it equals ``imagehash.phash``; the first bit of the first row is the highest bit.
+Near-duplicates have near hashes and the same colours (:mod:`datagen.colours`).
+The hash is the common DCT hash of 64 bits: greyscale, 32 x 32 pixels (Lanczos), 8 x 8 lowest
+frequencies, each bit telling whether a coefficient lies above their median. On the same picture
+it equals ``imagehash.phash``; the first bit of the first row is the highest bit.
 
 Searching follows the pigeonhole principle: cut 64 bits into m bands; two hashes that differ in
 at most r bits differ in at most r // m bits within one of the bands. So it is enough to compare
@@ -22,6 +23,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from datagen import media
+from datagen.colours import BYTES, TOLERANCE, Colours, from_arrow, grid
+from datagen.colours import distances as colour_distances
+
+__all__ = [
+    "BYTES", "TOLERANCE", "colour_distances", "distances", "from_arrow", "keep_first",
+    "near_groups", "near_pairs", "phash", "signature",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
@@ -29,27 +37,21 @@ BITS = 64
 SIDE = 32
 LOW = 8
 
-#: A JPEG is decoded at a scale that leaves at least this many pixels a side: three times the side
-#: of the hashed picture, where the hash is that of a full decode to within a bit or two.
-DRAFT = 96
+#: A JPEG is decoded at a scale that leaves at least this many pixels a side: of real photos the
+#: hash is then that of a full decode to within a bit on average, and twice as soon had.
+DRAFT = 48
 
 #: Pictures of a single tone have no low frequencies to compare: their bits would be noise. Where
 #: the darkest and the lightest of 32 x 32 pixels are at most this many levels of 255 apart, the
-#: hash is FLAT. Blank pictures are then near-duplicates of each other, whatever their tone, and
-#: of nothing else: any other hash has about 32 bits set.
+#: hash is FLAT. Blank pictures are then near each other, and only their colours tell them apart;
+#: no other picture is near them, as its hash has about 32 bits set.
 FLAT_LEVELS = 4
 FLAT = 0
 
 #: Pairs that are compared at once; bounds the memory of a search (about 30 bytes each).
 BLOCK = 1 << 21
 
-
-def _basis() -> Array:
-    angles = np.pi * np.outer(np.arange(LOW), 2 * np.arange(SIDE) + 1) / (2 * SIDE)
-    return 2 * np.cos(angles)
-
-
-_BASIS = _basis()
+_BASIS = 2 * np.cos(np.pi / (2 * SIDE) * np.outer(np.arange(LOW), 2 * np.arange(SIDE) + 1))
 _WEIGHTS = np.uint64(1) << np.arange(BITS - 1, -1, -1, dtype=np.uint64)
 
 
@@ -65,9 +67,13 @@ def phash(picture: Image.Image) -> int:
     return int(_WEIGHTS[low > middle.mean()].sum())
 
 
-def phash_bytes(data: bytes, limits: media.Limits = media.DEFAULT) -> int:
-    """The hash of an encoded image as it is displayed. Raises MediaError (see media.decode)."""
-    return phash(media.grey(data, draft=DRAFT, limits=limits))
+def signature(data: bytes, limits: media.Limits = media.DEFAULT) -> tuple[int, bytes]:
+    """Hash and colours (768 bytes) of an encoded image as it is displayed, from one decode.
+
+    Raises MediaError (see media.decode).
+    """
+    picture = media.decode(data, draft=DRAFT, limits=limits)
+    return phash(picture), grid(picture)
 
 
 def distances(left: Array, right: Array) -> Array:
@@ -104,12 +110,17 @@ def near_pairs(hashes: Array, radius: int) -> tuple[Array, Array]:
     return np.stack([left[order], right[order]], axis=1), apart[order]
 
 
-def near_groups(hashes: Array, radius: int) -> Array:
-    """Connected components of ``hashes`` (uint64[n]) under "at most ``radius`` bits apart".
+def near_groups(
+    hashes: Array, radius: int, cells: Array | None = None, tolerance: int | None = TOLERANCE
+) -> Array:
+    """Connected components of ``hashes`` (uint64[n]) under "at most ``radius`` bits apart", and
+    where ``cells`` (grids, uint8[n, 768]) are given also "at most ``tolerance`` levels apart".
 
-    Gives int64[n]: the smallest index of each element's component. Equal hashes cost nothing
-    extra, and pairs are merged while they are found, so few are ever held.
+    Gives int64[n]: the smallest index of each element's component. Without colours equal hashes
+    cost nothing extra, and pairs are merged while they are found, so few are ever held.
     """
+    if cells is not None and tolerance is not None:
+        return _Candidates(hashes, radius, cells, tolerance).groups()
     unique, members, starts = _unique(hashes)
     first = np.minimum.reduceat(members, starts[:-1]) if len(unique) else members
     label = np.arange(len(unique))
@@ -134,28 +145,31 @@ def _merge(label: Array, edges: list[tuple[Array, Array]]) -> Array:
         return label
     a, b = (label[np.concatenate(ends)] for ends in zip(*edges, strict=True))
     graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(len(label), len(label)))
-    joined: Array = connected_components(graph, directed=False)[1]
-    return joined[label]
+    joined: Array = connected_components(graph, directed=False)[1][label]
+    return joined
 
 
-def keep_first(hashes: Array, radius: int) -> Array:
+def keep_first(
+    hashes: Array, radius: int, cells: Array | None = None, tolerance: int | None = TOLERANCE
+) -> Array:
     """Greedy choice in the order of ``hashes`` (uint64[n]): keep what no kept one is near to.
 
     Gives int64[n]: the index of the kept element that stands for each; its own where it is kept.
-    No two kept elements are within ``radius`` bits, and every other one is within ``radius`` of
-    the one that stands for it: the nearest that was kept before it, then the first. Equal hashes
-    have the same. Holds all near pairs of distinct hashes (17 bytes each).
+    No two kept elements are within ``radius`` bits and, where ``cells`` (grids, uint8[n, 768])
+    are given, within ``tolerance`` levels. Every other one is so near to the one that stands for
+    it: of those kept before it the nearest by bits, then the first. Holds all near pairs of
+    distinct hashes (17 bytes each).
     """
+    if cells is not None and tolerance is not None:
+        return _Candidates(hashes, radius, cells, tolerance).keep_first()
     unique, members, starts = _unique(hashes)
     if not len(unique):
         return members
     # Only the first of equal hashes can be kept, so the choice is one among first elements.
     first = np.minimum.reduceat(members, starts[:-1])
     rank = np.argsort(np.argsort(first))
-    blocks = [(rank[a], rank[b], apart) for a, b, apart in _near_unique(unique, radius)]
-    none = np.empty(0, np.int64)
-    a, b, apart = (np.concatenate(part) for part in zip((none,) * 3, *blocks, strict=True))
-    early, late = np.minimum(a, b), np.maximum(a, b)
+    a, b, apart = _all_near(unique, radius)
+    early, late = np.minimum(rank[a], rank[b]), np.maximum(rank[a], rank[b])
     order = np.lexsort((early, apart, late))
     early, late = early[order].astype(np.int64), late[order]
     stands = np.arange(len(unique))
@@ -169,6 +183,77 @@ def keep_first(hashes: Array, radius: int) -> Array:
     out = np.empty(len(members), np.int64)
     out[members] = np.repeat(by_rank[stands[rank]], np.diff(starts))
     return out
+
+
+class _Candidates:
+    """Elements with near hashes, to be compared by their colours.
+
+    Each is compared with those that were kept before it, or that belong to no group yet, so pairs
+    are never listed: thousands of equal hashes take linear memory.
+    """
+
+    def __init__(self, hashes: Array, radius: int, cells: Array, tolerance: int) -> None:
+        unique, self._members, self._starts = _unique(hashes)
+        if len(cells) != len(self._members):
+            raise ValueError(f"{len(self._members)} hashes, but the colours of {len(cells)}")
+        a, b, apart = _all_near(unique, radius)
+        here, there, apart = np.append(a, b), np.append(b, a), np.append(apart, apart)
+        order = np.argsort(here, kind="stable")
+        self._there, self._apart = there[order], apart[order]
+        self._begin = np.searchsorted(here[order], np.arange(len(unique) + 1))
+        sizes = np.diff(self._starts)
+        self._place = np.empty(len(self._members), np.int64)
+        self._place[self._members] = np.repeat(np.arange(len(unique)), sizes)
+        company = (sizes > 1) | (np.diff(self._begin) > 0)
+        # Only elements that have another one near by hash are ever compared.
+        some = np.flatnonzero(company[self._place])
+        self._colours = Colours(cells[some], tolerance)
+        self._row = np.zeros(len(self._members), np.int64)
+        self._row[some] = np.arange(len(some))
+        self._some = some.tolist()
+
+    def _alike(self, one: int, others: Array) -> Array:
+        return self._colours.alike(int(self._row[one]), self._row[others])
+
+    def _around(self, one: int) -> list[tuple[int, int]]:
+        """Numbers of the hashes near that of ``one``, its own first, and the bits between."""
+        own = int(self._place[one])
+        near = slice(self._begin[own], self._begin[own + 1])
+        return [(own, 0), *zip(self._there[near].tolist(), self._apart[near].tolist(), strict=True)]
+
+    def keep_first(self) -> Array:
+        stands = np.arange(len(self._members))
+        kept: dict[int, Array] = {}
+        for one in self._some:
+            found = [(kept[place], bits) for place, bits in self._around(one) if place in kept]
+            others = np.concatenate([stands[:0], *(part for part, _ in found)])
+            alike = np.flatnonzero(self._alike(one, others))
+            if len(alike):
+                bits = np.concatenate([np.full(len(part), bits) for part, bits in found])
+                stands[one] = others[alike[np.lexsort((others[alike], bits[alike]))[0]]]
+                continue
+            own = int(self._place[one])
+            kept[own] = np.append(kept[own], one) if own in kept else np.array([one])
+        return stands
+
+    def groups(self) -> Array:
+        label = np.arange(len(self._members))
+        seen = np.zeros(len(self._members), bool)
+        rest: dict[int, Array] = {}
+        for first in self._some:
+            waiting = [] if seen[first] else [first]
+            seen[first] = True
+            while waiting:
+                one = waiting.pop()
+                for place, _ in self._around(one):
+                    if (left := rest.get(place)) is None:
+                        left = self._members[self._starts[place] : self._starts[place + 1]]
+                    left = rest[place] = left[~seen[left]]
+                    if len(left):
+                        found = left[self._alike(one, left)]
+                        seen[found], label[found] = True, first
+                        waiting.extend(found.tolist())
+        return label
 
 
 def _unique(hashes: Array) -> tuple[Array, Array, Array]:
@@ -244,6 +329,13 @@ def _near_unique(unique: Array, radius: int) -> Iterator[tuple[Array, Array, Arr
             for a, b, apart in _compare(ordered, left, count, right, radius):
                 fresh = _not_seen(ordered[a] ^ ordered[b], bands[:number])
                 yield order[a[fresh]], order[b[fresh]], apart[fresh]
+
+
+def _all_near(unique: Array, radius: int) -> Iterator[Array]:
+    """What :func:`_near_unique` gives, in one piece."""
+    none = np.empty(0, np.int64)
+    blocks = zip((none, none, none), *_near_unique(unique, radius), strict=True)
+    return (np.concatenate(part) for part in blocks)
 
 
 def _not_seen(differ: Array, earlier: list[Band]) -> Array:

@@ -36,6 +36,7 @@ from datagen.step import (
 Array = np.ndarray[Any, Any]
 
 SIDES = ("train", "val", "test")
+MEASURED = ("phash", "colours")
 #: Rows whose lists are rebuilt at once; keeps every Arrow string array far below 2 GB.
 ROWS = 32768
 
@@ -43,8 +44,10 @@ ROWS = 32768
 class ByGroupSettings(Settings):
     """``train``, ``val``, ``test``: shares of the triplets that remain; they sum to 1.
 
-    ``near_duplicates``: keep together what differs in at most ``radius`` of the 64 bits of the
-    perceptual hash. ``group_by``: keep together the items with an equal value of this label.
+    ``near_duplicates``: keep together what the filter ``duplicates`` calls near-duplicates: at
+    most ``radius`` of the 64 bits of the perceptual hash apart, and no colour by more than
+    ``tolerance`` (levels of 255; null: any colours, so that the colour variants of a product stay
+    together as well). ``group_by``: keep together the items with an equal value of this label.
     ``max_lost``: the share of triplets that may be given up to reach the shares; where that is
     not enough, val and test stay smaller.
     """
@@ -53,7 +56,8 @@ class ByGroupSettings(Settings):
     val: float = Field(0.01, ge=0, le=1)
     test: float = Field(0.01, ge=0, le=1)
     near_duplicates: bool = True
-    radius: int = Field(4, ge=0, le=32)
+    radius: int = Field(6, ge=0, le=32)
+    tolerance: int | None = Field(perceptual.TOLERANCE, ge=0, le=255)
     group_by: str | None = None
     max_lost: float = Field(0.5, ge=0, le=1)
 
@@ -102,18 +106,26 @@ class ByGroup(TableOperator[ByGroupSettings]):
         """Number of the node of each name: items that must stay together share one."""
         place_of = {name: at for at, name in enumerate(names)}
         at = np.array([place_of.get(name, -1) for name in items["id"].to_pylist()], dtype=np.int64)
-        known = at >= 0
         links: list[tuple[Array, Array]] = []
         if self.settings.near_duplicates:
-            column = items["phash"]
-            hashed = known & column.is_valid().to_numpy(zero_copy_only=False)
-            values = _hashes(column.filter(pa.array(hashed)))
-            links.append(_chain(at[hashed], perceptual.near_groups(values, self.settings.radius)))
+            links.append(_chain(*self._near(items, at)))
         if self.settings.group_by is not None:
             links.append(_chain(*self._groups(items, at)))
         left = np.concatenate([np.empty(0, np.int64), *[link[0] for link in links]])
         right = np.concatenate([np.empty(0, np.int64), *[link[1] for link in links]])
         return connected(len(names), left, right) if names else np.empty(0, np.int64)
+
+    def _near(self, items: pa.Table, at: Array) -> tuple[Array, Array]:
+        """Items with a hash, and a number for each group of near-duplicates."""
+        hashed = (at >= 0) & items["phash"].is_valid().to_numpy(zero_copy_only=False)
+        chosen = items.select([name for name in MEASURED if name in items.column_names])
+        chosen = chosen.filter(pa.array(hashed))
+        # Where some colours are not known, any may be the same: hashes alone keep more together.
+        known = "colours" in chosen.column_names and not chosen["colours"].null_count
+        cells = perceptual.from_arrow(chosen["colours"]) if known else None
+        radius, tolerance = self.settings.radius, self.settings.tolerance
+        groups = perceptual.near_groups(_hashes(chosen["phash"]), radius, cells, tolerance)
+        return at[hashed], groups
 
     def _groups(self, items: pa.Table, at: Array) -> tuple[Array, Array]:
         """Items with the label ``group_by``, and a number for each distinct value."""

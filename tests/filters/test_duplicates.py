@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from datagen import registry, schema
+from datagen import colours, registry, schema
 from datagen.filters.duplicates import Duplicates
 
 PHASH = pa.field("phash", pa.uint64())
+COLOURS = pa.field("colours", pa.binary(colours.BYTES))
 
 
 def operator(**options: Any) -> Duplicates:
@@ -37,9 +38,13 @@ def item(name: str, path: str | None = None) -> dict[str, Any]:
     }
 
 
-def items(hashes: dict[str, int | None]) -> pa.Table:
-    rows = [item(name) | {"phash": value} for name, value in hashes.items()]
-    return pa.Table.from_pylist(rows, schema=pa.schema([*schema.ITEMS, PHASH]))
+def items(hashes: dict[str, int | None], tones: dict[str, int] | None = None) -> pa.Table:
+    """Items of these hashes, each of one grey tone (0 where none is given)."""
+    rows = []
+    for name, value in hashes.items():
+        grid = None if value is None else bytes([(tones or {}).get(name, 0)]) * colours.BYTES
+        rows.append(item(name) | {"phash": value, "colours": grid})
+    return pa.Table.from_pylist(rows, schema=pa.schema([*schema.ITEMS, PHASH, COLOURS]))
 
 
 def triplets(*rows: tuple[str, list[str], list[str], str]) -> pa.Table:
@@ -74,13 +79,15 @@ def test_pictures_are_hashed_and_broken_ones_fail_with_their_rule(tmp_path: Path
     rows = [item(name, str(tmp_path / name)) for name in names] + [item("no picture")]
     table = pa.Table.from_pylist(rows, schema=schema.ITEMS).select(["id", "media"])
     found = operator()(table)
-    assert found.column_names == ["id", "phash", "verdict", "rule", "detail"]
+    assert found.column_names == ["id", "phash", "colours", "verdict", "rule", "detail"]
     assert found["phash"].type == pa.uint64()
+    assert found["colours"].type == pa.binary(768)
+    assert operator().gives("items") == {"items.phash", "items.colours"}
     by_name = {row["id"]: row for row in found.to_pylist()}
     for name, rule in expected.items():
         row = by_name[name]
         assert (row["rule"] or row["verdict"]) == rule, name
-        assert (row["phash"] is not None) == (rule == "kept")
+        assert (row["phash"] is not None) == (row["colours"] is not None) == (rule == "kept")
         assert (row["verdict"] == "failed") == bool(row["detail"]) == (rule != "kept")
     assert by_name["no picture"]["rule"] == "no_media"
     halves = pa.concat_tables([operator()(table.slice(0, 30)), operator()(table.slice(30))])
@@ -97,13 +104,70 @@ def test_copies_of_a_picture_are_found_and_other_pictures_are_not(tmp_path: Path
     other.save(tmp_path / "d.jpg")
     rows = [item(name, str(tmp_path / name)) for name in ("a.jpg", "b.jpg", "c.png", "d.jpg")]
     table = pa.Table.from_pylist(rows, schema=schema.ITEMS)
-    table = table.append_column(PHASH, operator()(table.select(["id", "media"]))["phash"])
+    table = measured(table)
     assert decided(operator().decide(table, table)) == {
         "a.jpg": "kept",
         "b.jpg": "near_duplicate",
         "c.png": "near_duplicate",
         "d.jpg": "kept",
     }
+
+
+def measured(table: pa.Table) -> pa.Table:
+    found = operator()(table.select(["id", "media"]))
+    for field in (PHASH, COLOURS):
+        table = table.append_column(field, found[field.name])
+    return table
+
+
+def test_the_same_picture_in_another_colour_is_another_picture(tmp_path: Path) -> None:
+    def dress(name: str, colour: str, ground: str) -> None:
+        picture = Image.new("RGB", (224, 224), ground)
+        picture.paste(colour, (70, 30, 150, 200))
+        picture.save(tmp_path / name)
+
+    dress("a.png", "red", "white")
+    dress("b.jpg", "red", "white")
+    dress("c.png", "blue", "white")
+    dress("d.png", "red", "#e8e8ff")
+    rows = [item(name, str(tmp_path / name)) for name in ("a.png", "b.jpg", "c.png", "d.png")]
+    table = measured(pa.Table.from_pylist(rows, schema=schema.ITEMS))
+    assert decided(operator().decide(table, table)) == {
+        "a.png": "kept",
+        "b.jpg": "near_duplicate",
+        "c.png": "kept",
+        "d.png": "kept",
+    }
+    blind = decided(operator(tolerance=None).decide(table, table))
+    assert [name for name, rule in blind.items() if rule == "kept"] == ["a.png"]
+    made = triplets(
+        ("t1", ["a.png"], ["c.png"], "in blue"),
+        ("t2", ["a.png"], ["b.jpg"], "the same"),
+        ("t3", ["a.png"], ["d.png"], "on lavender"),
+    )
+    found = operator().decide(made, table)
+    assert decided(found) == {"t1": "kept", "t2": "same_picture", "t3": "kept"}
+    assert set(decided(operator(tolerance=None).decide(made, table)).values()) == {"same_picture"}
+
+
+def test_the_tolerance_is_counted_in_levels() -> None:
+    table = items({"a": 0, "b": 1, "c": 0}, {"a": 100, "b": 116, "c": 83})
+    found = operator().decide(table, table)
+    assert decided(found) == {"a": "kept", "b": "near_duplicate", "c": "kept"}
+    assert "1 bits and 16 levels of colour" in found["detail"].to_pylist()[1]
+    assert set(decided(operator(tolerance=15).decide(table, table)).values()) == {"kept"}
+    rows = triplets(("t1", ["a"], ["b"], "x"), ("t2", ["a"], ["c"], "x"))
+    assert decided(operator().decide(rows, table)) == {"t1": "same_picture", "t2": "kept"}
+    assert {"radius", "tolerance", "same_text"} == operator().rules
+
+
+def test_the_same_text_between_other_colours_is_no_repeat() -> None:
+    table = items({"a": 0, "a2": 0, "a3": 0, "z": 2**32 - 1}, {"a2": 10, "a3": 90})
+    rows = triplets(
+        ("t1", ["a"], ["z"], "x"), ("t2", ["a2"], ["z"], "x"), ("t3", ["a3"], ["z"], "x")
+    )
+    found = decided(operator().decide(rows, table))
+    assert found == {"t1": "kept", "t2": "repeated_triplet", "t3": "kept"}
 
 
 def test_the_detail_names_the_kept_item_and_the_distance() -> None:
@@ -125,21 +189,30 @@ def test_a_chain_is_thinned_not_swallowed() -> None:
     }
 
 
-@given(st.lists(st.integers(0, 2**12 - 1), max_size=30), st.integers(0, 5), st.randoms())
+@given(
+    st.lists(st.tuples(st.integers(0, 2**12 - 1), st.sampled_from([0, 10, 30])), max_size=30),
+    st.integers(0, 5),
+    st.randoms(),
+)
 @settings(max_examples=60, deadline=None)
 def test_no_two_kept_items_are_near_whatever_the_order_of_rows(
-    values: list[int], radius: int, shuffler: random.Random
+    values: list[tuple[int, int]], radius: int, shuffler: random.Random
 ) -> None:
-    named = {f"{at:03}": value for at, value in enumerate(values)}
-    table = items(named)
+    named = {f"{at:03}": value for at, (value, _) in enumerate(values)}
+    tones = {f"{at:03}": tone for at, (_, tone) in enumerate(values)}
+    table = items(named, tones)
     found = decided(operator(radius=radius).decide(table, table))
     kept = [name for name, rule in found.items() if rule == "kept"]
     for name, value in named.items():
-        near = [one for one in kept if (named[one] ^ value).bit_count() <= radius]
+        near = [
+            one
+            for one in kept
+            if (named[one] ^ value).bit_count() <= radius and abs(tones[one] - tones[name]) <= 16
+        ]
         assert near == [name] if name in kept else near[0] < name
     order = list(named)
     shuffler.shuffle(order)
-    moved = items({name: named[name] for name in order})
+    moved = items({name: named[name] for name in order}, tones)
     assert decided(operator(radius=radius).decide(moved, moved)) == found
 
 
@@ -175,7 +248,7 @@ def test_a_row_of_a_picture_with_itself_is_rejected() -> None:
     }
     details = found["detail"].to_pylist()
     assert "4 bits" in details[0]
-    assert "0 bits" in details[2]
+    assert "both reference and target" in details[2]
     assert "reference a and target near are 4 bits" in details[3]
 
 
@@ -240,7 +313,10 @@ def test_hashes_survive_parquet_and_chunks(tmp_path: Path) -> None:
     assert operator().decide(nothing, nothing).num_rows == 0
 
 
-@pytest.mark.parametrize("options", [{"radius": -1}, {"radius": 25}, {"radios": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [{"radius": -1}, {"radius": 25}, {"radios": 4}, {"tolerance": 256}, {"tolerance": -1}],
+)
 def test_wrong_settings_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         operator(**options)

@@ -15,16 +15,23 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from datagen import registry, schema
+from datagen import colours, registry, schema
 from datagen.errors import DatagenError
+from datagen.filters.duplicates import Duplicates, DuplicatesSettings
 from datagen.split.by_group import ByGroup, ByGroupSettings
 from datagen.step import Context, Result, Tables
 
-ITEMS = pa.schema([*schema.ITEMS, pa.field("phash", pa.uint64())])
+MEASURED = [pa.field("phash", pa.uint64()), pa.field("colours", pa.binary(colours.BYTES))]
+ITEMS = pa.schema([*schema.ITEMS, *MEASURED])
 
 
-def item(name: str, phash: int | None = None, labels: dict[str, Any] | None = None) -> Any:
-    return {"id": name, "captions": [], "labels": json.dumps(labels or {}), "phash": phash}
+def item(
+    name: str, phash: int | None = None, labels: dict[str, Any] | None = None, tone: int = 0
+) -> Any:
+    """An item of one grey ``tone``."""
+    grid = None if phash is None else bytes([tone]) * colours.BYTES
+    told = {"captions": [], "labels": json.dumps(labels or {})}
+    return {"id": name, **told, "phash": phash, "colours": grid}
 
 
 def row(
@@ -64,7 +71,13 @@ def sides_of_items(result: Result) -> dict[str, set[str]]:
     return sides
 
 
-def leaks(result: Result, items: list[Any], radius: int, group: str | None = None) -> list[str]:
+def leaks(
+    result: Result,
+    items: list[Any],
+    radius: int,
+    group: str | None = None,
+    tolerance: int | None = None,
+) -> list[str]:
     """Every item, near-duplicate or group that stands on two sides, found pair by pair."""
     sides = sides_of_items(result)
     out = [name for name, where in sides.items() if len(where) > 1]
@@ -73,7 +86,9 @@ def leaks(result: Result, items: list[Any], radius: int, group: str | None = Non
             continue
         hashes = (one["phash"], other["phash"])
         if None not in hashes and (hashes[0] ^ hashes[1]).bit_count() <= radius:
-            out.append(f"{one['id']} ~ {other['id']}")
+            tones = [found["colours"][0] for found in (one, other)]
+            if tolerance is None or abs(tones[0] - tones[1]) <= tolerance:
+                out.append(f"{one['id']} ~ {other['id']}")
         if group:
             left, right = (json.loads(i["labels"]).get(group) for i in (one, other))
             if left is not None and left == right:
@@ -93,7 +108,8 @@ def collections(draw: st.DrawFn) -> tuple[list[Any], list[Any]]:
             st.one_of(st.none(), bits.map(lambda found: sum(1 << b * 5 for b in {*found})))
         )
         clip = draw(st.one_of(st.none(), st.integers(0, 5)))
-        items.append(item(name, phash, {} if clip is None else {"clip": clip}))
+        tone = draw(st.sampled_from([0, 12, 24, 100]))
+        items.append(item(name, phash, {} if clip is None else {"clip": clip}, tone))
     some = st.lists(st.sampled_from(names), min_size=1, max_size=2)
     rows = [
         row(number, draw(some), draw(some), draw(st.lists(st.sampled_from(names), max_size=3)))
@@ -106,17 +122,28 @@ SHARES = st.sampled_from([(0.8, 0.1, 0.1), (0.5, 0.5, 0.0), (0.4, 0.3, 0.3), (0.
 
 
 @hypothesis_settings(max_examples=120, deadline=None)
-@given(made=collections(), shares=SHARES, radius=st.integers(0, 3), seed=st.integers(0, 3))
+@given(
+    made=collections(),
+    shares=SHARES,
+    radius=st.integers(0, 3),
+    tolerance=st.sampled_from([None, 0, 16]),
+    seed=st.integers(0, 3),
+)
 def test_nothing_stands_on_two_sides(
-    made: tuple[list[Any], list[Any]], shares: tuple[float, float, float], radius: int, seed: int
+    made: tuple[list[Any], list[Any]],
+    shares: tuple[float, float, float],
+    radius: int,
+    tolerance: int | None,
+    seed: int,
 ) -> None:
     items, rows = made
     train, val, test = shares
     if not any("clip" in json.loads(i["labels"]) for i in items):
         items.append(item("zz", None, {"clip": 9}))
-    settings = {"train": train, "val": val, "test": test, "radius": radius, "group_by": "clip"}
+    near = {"radius": radius, "tolerance": tolerance}
+    settings = {"train": train, "val": val, "test": test, "group_by": "clip", **near}
     result = run(items, rows, seed=seed, **settings)
-    assert leaks(result, items, radius, "clip") == []
+    assert leaks(result, items, radius, "clip", tolerance) == []
     verdicts = {v["id"]: v for v in result.verdicts.to_pylist()}
     kept = {found["id"]: found for found in result.rows.to_pylist()}
     assert set(verdicts) == {r["id"] for r in rows}
@@ -212,6 +239,52 @@ def test_near_duplicates_keep_their_rows_together_only_when_asked() -> None:
     assert set(together.rows["split"].to_pylist()) == {"train"}  # one node cannot be cut
     apart = run(items, rows, train=0.5, val=0.25, test=0.25, near_duplicates=False)
     assert Counter(apart.rows["split"].to_pylist()) == {"train": 20, "val": 10, "test": 10}
+
+
+def test_what_the_filter_calls_near_duplicates_never_stands_on_two_sides() -> None:
+    rng = np.random.default_rng(0)
+    items = [
+        item(f"i{at:03}", int(rng.integers(0, 4)), tone=int(rng.choice([0, 9, 40, 49, 80, 255])))
+        for at in range(200)
+    ]
+    rows = [row(at, [f"i{at:03}"], [f"i{(at + 100) % 200:03}"]) for at in range(200)]
+    result = run(items, rows, train=0.4, val=0.3, test=0.3)
+    sides = sides_of_items(result)
+    assert len(set.union(*sides.values())) > 1
+    made = tables(items, rows)
+    across = [
+        {**one, "id": f"x{at}", "targets": [{"id": other}]}
+        for at, (one, other) in enumerate(
+            (row(0, [left], []), right)
+            for left, right in itertools.combinations(sorted(sides), 2)
+            if sides[left] != sides[right]
+        )
+    ]
+    crossing = pa.Table.from_pylist(across, schema=made.rows.schema)
+    verdicts = Duplicates(DuplicatesSettings(same_text=False)).decide(crossing, made.items)
+    assert set(verdicts["verdict"].to_pylist()) == {schema.KEPT}
+
+
+def test_colour_variants_stay_together_only_where_colours_do_not_count() -> None:
+    items = [
+        item(f"{letter}{n}", 0b1011, tone=6 * n + (3 if letter == "t" else 0))
+        for n in range(0, 40, 4)
+        for letter in "rt"
+    ]
+    rows = [row(n, [f"r{n}"], [f"t{n}"]) for n in range(0, 40, 4)]
+    shares = {"train": 0.5, "val": 0.5, "test": 0}
+    assert len(set(run(items, rows, **shares).rows["split"].to_pylist())) == 2
+    for table in (items, [{**one, "colours": None} for one in items]):
+        blind = run(table, rows, tolerance=None, **shares)
+        assert set(blind.rows["split"].to_pylist()) == {"train"}
+    unknown = [
+        {**one, "colours": None if at == 3 else one["colours"]} for at, one in enumerate(items)
+    ]
+    assert set(run(unknown, rows, **shares).rows["split"].to_pylist()) == {"train"}
+    made = tables(items, rows)
+    bare = Tables(made.items.drop_columns(["colours"]), made.rows, "triplets")
+    found = ByGroup(ByGroupSettings(**shares))(bare, Context(seed=0))
+    assert set(found.rows["split"].to_pylist()) == {"train"}
 
 
 def test_items_without_a_hash_stand_alone() -> None:
