@@ -15,6 +15,9 @@ from datagen import store
 Array = np.ndarray[Any, Any]
 
 
+FILES = ("ids.npy", "vectors.npy")
+
+
 class Space:
     """Vectors of items in the order of their sorted ids.
 
@@ -36,15 +39,13 @@ class Space:
         return int(self.vectors.shape[1])
 
     @staticmethod
-    @functools.lru_cache(maxsize=16)
     def open(folder: str) -> Space:
-        """Memory-map the space in ``folder`` (a remote folder is copied to the local cache)."""
-        local = store.local_copy(folder, ("ids.npy", "vectors.npy"))
-        return Space(
-            np.load(f"{local}/ids.npy", allow_pickle=False),
-            np.load(f"{local}/vectors.npy", mmap_mode="r", allow_pickle=False),
-            folder,
-        )
+        """Memory-map the space in ``folder`` (a remote folder is copied to the local cache).
+
+        Opening it again is cheap, and notices that it was written anew.
+        """
+        local = store.local_copy(folder, FILES)
+        return _opened(folder, local, tuple(store.stamp(f"{local}/{name}") for name in FILES))
 
     @staticmethod
     def write(folder: str, ids: Sequence[str], vectors: Array) -> None:
@@ -97,3 +98,12 @@ class Space:
         have = rows >= 0
         out[have] = self.vectors[rows[have]]
         return out
+
+
+@functools.lru_cache(maxsize=16)
+def _opened(folder: str, local: str, stamps: tuple[str, ...]) -> Space:
+    return Space(
+        np.load(f"{local}/ids.npy", allow_pickle=False),
+        np.load(f"{local}/vectors.npy", mmap_mode="r", allow_pickle=False),
+        folder,
+    )
