@@ -37,8 +37,8 @@ BITS = 64
 SIDE = 32
 LOW = 8
 
-#: A JPEG is decoded at a scale that leaves at least this many pixels a side: of real photos the
-#: hash is then that of a full decode to within a bit on average, and twice as soon had.
+#: A JPEG is decoded at a scale that leaves this many pixels a side: the hash of real photos is
+#: then that of a full decode to within a bit on average.
 DRAFT = 48
 
 #: Pictures of a single tone have no low frequencies to compare: their bits would be noise. Where
@@ -377,8 +377,7 @@ def _within(bounds: Array) -> tuple[Array, Array, Array]:
 
 def _ranges(begin: Array, size: Array) -> Array:
     """The integers of ranges, one range after another."""
-    total = int(size.sum())
-    integers: Array = np.arange(total) + np.repeat(begin - (np.cumsum(size) - size), size)
+    integers: Array = np.arange(int(size.sum())) + np.repeat(begin - (np.cumsum(size) - size), size)
     return integers
 
 
