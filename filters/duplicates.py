@@ -10,8 +10,8 @@ in one thing (``benchmarks/duplicates_quality.py``). Found are 100 % of JPEG cop
 to 95, 94 to 100 % of WebP copies and of sizes 0.5 to 2, 99.5 to 100 % of those 5 % lighter or
 darker, 82 to 84 % of crops by one hundredth and 37 to 47 % by two. Of scenes with another colour,
 background, size, count or place 0.1 % are wrongly called the same, of those with another texture
-3 %, another shape 8 % (45 of 46 are small shapes); of products of different colour labels 6 of the 576
-whose hashes are near, among them exact copies that are labelled twice.
+3 %, another shape 8 % (45 of 46 are small shapes); of products of different colour labels 6 of
+the 576 whose hashes are near, among them exact copies that are labelled twice.
 """
 
 from __future__ import annotations
