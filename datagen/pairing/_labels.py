@@ -42,6 +42,17 @@ class Column:
         """The column of some items."""
         return Column(self.key, self.codes[rows], self.values)
 
+    def text(self, item: int) -> str:
+        """The value of an item in a reader's words."""
+        return ", ".join(self.values[self.codes[item]])
+
+    def change(self, old: int, new: int) -> Change:
+        """What one item has that another has not, and the other way round."""
+        before, after = self.values[self.codes[old]], self.values[self.codes[new]]
+        removed = ", ".join(one for one in before if one not in after)
+        added = ", ".join(one for one in after if one not in before)
+        return self.key, removed or None, added or None
+
 
 def columns(labels: pa.ChunkedArray, keys: Sequence[str]) -> list[Column]:
     """Read ``keys`` from labels (JSON objects); one column per key, in the order of the items."""

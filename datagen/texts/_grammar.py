@@ -377,6 +377,6 @@ def _read_label(
         doing: Any = [gerund(value.replace("-", " ")) if value else None for value in (old, new)]
         return _slots(Kind.ACTION, *doing)
     if last in ("noun", "object"):
-        definite = f"the {old}"
-        return _slots(Kind.NOUN, old, new, r=definite, the_r=definite, a=f"the {new}")
+        definite, other = (f"the {value}" if value else "" for value in (old, new))
+        return _slots(Kind.NOUN, old, new, r=definite, the_r=definite, a=other)
     return _slots(Kind.LABEL, old, new, field=name or "label")
