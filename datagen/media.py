@@ -227,12 +227,20 @@ def decode(data: bytes, *, draft: int | None = None, limits: Limits = DEFAULT) -
     CMYK is converted without a colour profile. Raises MediaError as :func:`probe` does, and
     ``not_an_image`` for a clip.
     """
-    return _decode(data, "RGB", draft, limits)
-
-
-def grey(data: bytes, *, draft: int | None = None, limits: Limits = DEFAULT) -> Image.Image:
-    """As :func:`decode`, but 8-bit greyscale; a JPEG's colour is then not even decoded."""
-    return _decode(data, "L", draft, limits)
+    name = containers.sniff(data)
+    if name in VIDEO_FORMATS:
+        raise MediaError("not_an_image", f"looks like a video ({name})")
+    picture, turn = _open(data, name, limits)
+    with _guard():
+        if name == "jpeg":
+            wanted = "RGB" if picture.mode in ("RGB", "L") else picture.mode
+            size = (max(1, draft), max(1, draft)) if draft is not None else picture.size
+            picture.draft(wanted, size)
+        picture.load()
+        plain = _convert(picture)
+        if turn in _TRANSPOSE:
+            plain = plain.transpose(_TRANSPOSE[turn])
+        return plain
 
 
 def image(
@@ -240,23 +248,6 @@ def image(
 ) -> Image.Image:
     """Read and decode the image that ``media`` refers to. Raises MediaError."""
     return decode(read(media, limits), draft=draft, limits=limits)
-
-
-def _decode(data: bytes, mode: str, draft: int | None, limits: Limits) -> Image.Image:
-    name = containers.sniff(data)
-    if name in VIDEO_FORMATS:
-        raise MediaError("not_an_image", f"looks like a video ({name})")
-    picture, turn = _open(data, name, limits)
-    with _guard():
-        if name == "jpeg":
-            wanted = mode if picture.mode in ("RGB", "L") else picture.mode
-            size = (max(1, draft), max(1, draft)) if draft is not None else picture.size
-            picture.draft(wanted, size)
-        picture.load()
-        plain = _convert(picture, mode)
-        if turn in _TRANSPOSE:
-            plain = plain.transpose(_TRANSPOSE[turn])
-        return plain
 
 
 def _open(data: bytes, name: str, limits: Limits) -> tuple[ImageFile.ImageFile, int]:
@@ -312,19 +303,17 @@ def _guard(stream: io.BytesIO | None = None) -> Iterator[None]:
         raise MediaError("truncated" if ended or spent else "corrupt", text) from error
 
 
-def _convert(picture: Image.Image, mode: str) -> Image.Image:
-    """``picture``, loaded, as RGB or L of 8 bits."""
+def _convert(picture: Image.Image) -> Image.Image:
+    """``picture``, loaded, as RGB of 8 bits."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return _eight_bits(picture).convert(mode)
+        return _eight_bits(picture).convert("RGB")
     if picture.has_transparency_data:
         layered = picture.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layered).convert(mode)
-    if picture.mode == mode:
+        return Image.alpha_composite(white, layered).convert("RGB")
+    if picture.mode == "RGB":
         return picture.copy()  # a plain image, without the file behind it
-    if mode == "L" and picture.mode not in ("1", "L", "RGB"):
-        picture = picture.convert("RGB")
-    return picture.convert(mode)
+    return picture.convert("RGB")
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
