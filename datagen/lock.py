@@ -8,11 +8,11 @@ machine: there the operating system holds a second lock that tells whether the o
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import hashlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -112,6 +112,7 @@ class _Lease:
         self.machine = machine
         self.id = uuid.uuid4().hex
         self.lost = False
+        self._holder = threading.current_thread()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
@@ -165,6 +166,7 @@ class _Lease:
                     # This process slept through its time. What it wrote is what the other one
                     # writes, but two would do the work twice.
                     self.lost = True
-                    _thread.interrupt_main()
+                    if self._holder is threading.main_thread():
+                        signal.pthread_kill(self._holder.ident or 0, signal.SIGINT)
                     return
                 store.write_bytes(self.path, self._note())
