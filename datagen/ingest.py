@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datagen import media, schema
 from datagen.ahead import read_ahead
@@ -152,7 +153,8 @@ def settle(journal: pa.Table) -> tuple[pa.Table, pa.Table]:
     items = table.filter(pa.array((kept & ~again).to_numpy())).select(schema.ITEMS.names)
     verdicts = pa.table(
         {
-            "id": table["id"],
+            # A part that could not be read at all stands for itself.
+            "id": pc.coalesce(table["id"], table["unit"]),
             "verdict": pa.array(verdict, pa.string(), from_pandas=True),
             "rule": pa.array(rule, pa.string(), from_pandas=True),
             "detail": pa.array(detail, pa.string(), from_pandas=True),

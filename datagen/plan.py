@@ -17,10 +17,13 @@ from typing import Any
 from datagen import registry, schema, store
 from datagen.ingest import part_id
 from datagen.recipe import Recipe, Step
-from datagen.step import Filter, Operator, TableOperator
+from datagen.step import Embedder, Filter, Operator, TableOperator
 
 #: Raised when the layout of run directories changes.
 LAYOUT = 1
+
+#: Beside the tables of a step whose failed rows were tried again with success.
+RETRIED = "retried.json"
 
 
 def fingerprint(*parts: Any) -> str:
@@ -34,7 +37,8 @@ class Planned:
     """A step with its place in the run directory.
 
     folder holds the journal (values), decision the tables (rows); ``spaces`` are the folders of
-    the spaces that the step may open.
+    the spaces that the step may open. onward is what later steps know of its rows: ``rows``, and
+    what trying failed rows again has changed in them.
     """
 
     id: str
@@ -45,6 +49,12 @@ class Planned:
     folder: str
     spaces: Mapping[str, str]
     step: Step | None = None
+
+    @property
+    def onward(self) -> str:
+        """The fingerprint of the rows that later steps see."""
+        path = store.join(self.decision, RETRIED)
+        return fingerprint(self.rows, store.read_json(path)) if store.exists(path) else self.rows
 
     @property
     def journal(self) -> str:
@@ -86,13 +96,16 @@ def plan(recipe: Recipe, out: str, parts: Sequence[dict[str, Any]]) -> list[Plan
         recipe.seed,
     )
     rows = fingerprint(values, sorted(part_id(part) for part in parts))
-    folder = store.join(steps_folder, f"source-{recipe.source_type}-{values[:8]}")
+    # A source from a user's file has a path in its type; the folder has the class alone.
+    name = recipe.source_type.rpartition(":")[2]
+    folder = store.join(steps_folder, f"source-{name}-{values[:8]}")
     planned = [Planned("source", "source", recipe.source_type, values, rows, folder, {})]
     # Ids of items are hashes of their content, so their columns need no other lineage.
     lineage = dict.fromkeys(source.gives("items"), "content")
     spaces: dict[str, str] = {}
     for step in recipe.steps:
-        planned.append(_place(step, planned[-1].rows, lineage, spaces, recipe.seed, steps_folder))
+        before = planned[-1].onward
+        planned.append(_place(step, before, lineage, spaces, recipe.seed, steps_folder))
         for given in step.operator.gives(step.before):
             lineage[given] = planned[-1].values
             if given.startswith("space."):
@@ -124,7 +137,9 @@ def _place(
         # A whole-table step depends on every row; the id stands in the provenance it writes.
         [rows_before, step.id] if whole_table else None,
     )
-    rows = fingerprint(rows_before, values, rules, step.id if step.after != step.before else None)
+    # An operator that writes its line of provenance writes the id of its step with it.
+    writes = step.after != step.before or not isinstance(operator, (Filter, Embedder))
+    rows = fingerprint(rows_before, values, rules, step.id if writes else None)
     name = f"{step.kind}-{step.op.rpartition(':')[2]}-{values[:8]}"
     folder = store.join(steps_folder, name)
     return Planned(step.id, step.kind, step.op, values, rows, folder, dict(spaces), step)

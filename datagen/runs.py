@@ -18,12 +18,14 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datagen import ingest, plan, schema, store, tables
-from datagen.errors import DatagenError
+from datagen import ingest, plan, publish, recipe_file, schema, store, tables
+from datagen.cluster.resources import fits
+from datagen.errors import DatagenError, RecipeError
 from datagen.lock import locked
 from datagen.plan import Planned
 from datagen.recipe import Recipe, load
 from datagen.recipe import check as check_recipe
+from datagen.step import Context, TableOperator
 from datagen.steps import Outcome, State, execute
 
 
@@ -122,14 +124,16 @@ def run(
 def as_recipe(recipe: str | Mapping[str, Any] | Recipe, overrides: Iterable[str] = ()) -> Recipe:
     """A checked recipe from a name, a path or plain values. Raises RecipeError."""
     if isinstance(recipe, Recipe):
+        if list(overrides):
+            raise RecipeError("overrides: this recipe is checked already; give them to load()")
         return recipe
-    return load(recipe, overrides) if isinstance(recipe, str) else check_recipe(recipe)
+    if isinstance(recipe, str):
+        return load(recipe, overrides)
+    return check_recipe(recipe_file.completed(recipe, overrides))
 
 
 def source_parts(recipe: Recipe, out: str) -> list[dict[str, Any]]:
     """Units of work of the recipe's source."""
-    from datagen.step import Context
-
     context = Context("source", recipe.seed, out, store.join(out, "media"))
     try:
         return recipe.source.parts(context)
@@ -164,6 +168,14 @@ class _Runner:
             from datagen.engine import Engine
 
             cluster = self.connection.enter_context(connect(self.address, self.cpus))
+            wants = [
+                (step.id, step.resources)
+                for step in self.recipe.steps
+                if not isinstance(step.operator, TableOperator)
+            ]
+            # Ray would wait for ever; a cluster may still grow, this machine cannot.
+            if cluster.local and (faults := fits(wants, cluster.nodes)):
+                raise RecipeError(faults)
             self._engine = Engine(cluster.cpus, cluster.gpus)
         return self._engine
 
@@ -173,25 +185,30 @@ class _Runner:
         state = State(self.out, self.recipe.seed)
         before = self._status()
         with self.connection, self._noted(reports):
-            for number, planned in enumerate(self.planned):
+            for number in range(len(self.planned)):
+                planned = self.planned[number]
                 report = self._reuse(planned, state)
                 if report is None:
                     if not any(not r.reused for r in reports):
                         self._note("running", reports)
+                    onward = planned.onward
                     report = self._execute(planned, state)
+                    if planned.onward != onward:
+                        self.planned = plan.plan(self.recipe, self.out, self.parts)
                 state.advance(planned)
                 reports.append(report)
                 self.reporter.finish(report)
-                self._stop_if_empty(report, last=number == len(self.planned) - 1)
+                self._stop_if_empty(report, number)
             last = self.planned[-1].rows
             fresh = [r for r in reports if not r.reused]
-            if not fresh and before == ("finished", last):
+            if not fresh and before == ("finished", last, self._folders()):
                 return "already finished", reports
-            self._write_triplets(state)
+            publish.triplets(self.out, self.planned, state)
         return "finished", reports
 
     def _clear(self) -> None:
-        """Remove the working folders that a killed step left."""
+        """Remove the working folders and files that a killed process left."""
+        store.clean(self.out)
         for name in store.names(self.out):
             if name.startswith((".words-", ".plan-")):
                 store.remove(store.join(self.out, name))
@@ -204,7 +221,8 @@ class _Runner:
         still = getattr(operator, "still_stands", None)
         if still is not None and not still(state.context(planned), done["notes"]):
             return None
-        return StepReport(**{**done, "reused": True})
+        named = {"id": planned.id, "kind": planned.kind, "op": planned.op}
+        return StepReport(**{**done, **named, "reused": True})
 
     def _execute(self, planned: Planned, state: State) -> StepReport:
         started = time.monotonic()
@@ -225,9 +243,14 @@ class _Runner:
         from datagen.engine import Job
         from datagen.step import Resources
 
-        operator = ingest.Ingest(self.recipe.source, planned.op, self.recipe.media)
+        name = planned.op.rpartition(":")[2]
+        operator = ingest.Ingest(self.recipe.source, name, self.recipe.media)
         journal = store.Journal(planned.journal)
-        have = journal.units(without_failed=self.retry_failed)
+        have = journal.units()
+        if self.retry_failed:
+            have -= self._failed_parts(journal)
+        if not self.parts:
+            raise DatagenError("step source left no row of 0 (the source lists nothing at all)")
         units = {ingest.part_id(part): schema.canonical_json(part) for part in self.parts}
         todo = {unit: text for unit, text in units.items() if unit not in have}
         self.reporter.start(planned, 0, 0)
@@ -240,6 +263,16 @@ class _Runner:
         answered = tables.answers(journal, ids, optional=True)
         items, verdicts = ingest.settle(answered)
         return Outcome(items, verdicts, level="items")
+
+    @staticmethod
+    def _failed_parts(journal: store.Journal) -> set[str]:
+        """Parts of the source that hold a record that failed."""
+        found: set[str] = set()
+        for part in journal.parts():
+            table = store.read_table(part, ["unit", "verdict"])
+            failed = table.filter(pc.equal(table["verdict"], schema.FAILED))
+            found.update(failed["unit"].to_pylist())
+        return found
 
     def _conclude(self, planned: Planned, outcome: Outcome, seconds: float) -> StepReport:
         """Check that nothing vanished, then publish the tables and, last, done.json."""
@@ -267,55 +300,28 @@ class _Runner:
                 f"step {planned.id} does not conserve its rows: {report.rows_in} in, {total} with "
                 f"a verdict, {report.kept} kept, {report.rows_out} out"
             )
-        store.write_table(store.join(planned.decision, "verdicts.parquet"), verdicts)
-        if outcome.measured is not None:
-            store.write_table(store.join(planned.decision, "measured.parquet"), outcome.measured)
-        store.write_table(store.join(planned.decision, "table.parquet"), outcome.rows)
+        made = {"verdicts": verdicts, "measured": outcome.measured, "table": outcome.rows}
+        publish.step(planned, {name: table for name, table in made.items() if table is not None})
         store.write_json(store.join(planned.decision, "done.json"), asdict(report))
         return report
 
-    def _stop_if_empty(self, report: StepReport, last: bool) -> None:
-        if report.rows_out or (last and not report.rows_in):
+    def _stop_if_empty(self, report: StepReport, number: int) -> None:
+        if report.rows_out:
             return
         reasons = {**report.rejected, **report.failed}
         why = ", ".join(f"{rule} {n}" for rule, n in sorted(reasons.items(), key=lambda x: -x[1]))
-        planned = next(p for p in self.planned if p.id == report.id)
+        planned = self.planned[number]
         raise DatagenError(
             f"step {report.id} left no row of {report.rows_in} ({why or 'nothing came in'}); "
             f"every row's reason stands in {planned.decision}/verdicts.parquet"
         )
-
-    def _write_triplets(self, state: State) -> None:
-        """triplets.parquet: every triplet that was ever made, with the verdict it met."""
-        made: list[pa.Table] = []
-        for before, after in zip(self.planned, self.planned[1:], strict=False):
-            if after.step is None or after.step.before != "triplets":
-                continue
-            verdicts = store.read_table(store.join(after.decision, "verdicts.parquet"))
-            lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))
-            if not lost.num_rows:
-                continue
-            rows = store.read_table(store.join(before.decision, "table.parquet"))
-            rows = rows.filter(pc.is_in(rows["id"], value_set=lost["id"].combine_chunks()))
-            given = lost.append_column("step", pa.array([after.id] * lost.num_rows, pa.string()))
-            made.append(tables.with_columns(rows, given))
-        if state.level == "triplets":
-            rows = state.rows()
-            count = rows.num_rows
-            for name in ("verdict", "rule", "detail", "step"):
-                value = schema.KEPT if name == "verdict" else None
-                rows = rows.append_column(name, pa.array([value] * count, pa.string()))
-            made.append(rows)
-        if made:
-            joined = pa.concat_tables(made, promote_options="permissive")
-            store.write_table(store.join(self.out, "triplets.parquet"), tables.by_id(joined))
 
     @contextlib.contextmanager
     def _noted(self, reports: list[StepReport]) -> Iterator[None]:
         """Keep run.json true whichever way the run ends (a SIGKILL leaves it ``running``)."""
         try:
             yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             self._note("stopped", reports)
             raise
         except Exception as error:
@@ -324,7 +330,8 @@ class _Runner:
                     "failed", reports, error=str(error).splitlines()[0] if str(error) else ""
                 )
             raise
-        if any(not r.reused for r in reports) or self._status()[0] != "finished":
+        now = ("finished", self.planned[-1].rows, self._folders())
+        if any(not r.reused for r in reports) or self._status() != now:
             self._note("finished", reports)
 
     def _note(self, status: str, reports: Sequence[StepReport], error: str | None = None) -> None:
@@ -339,23 +346,27 @@ class _Runner:
                 "seed": self.recipe.seed,
                 "versions": versions(),
                 "steps": [
-                    {
-                        "id": p.id,
-                        "folder": p.decision[len(self.out) :].lstrip("/"),
-                        "revision": p.step.operator.revision() if p.step else "",
-                    }
-                    for p in self.planned
+                    {**place, "revision": p.step.operator.revision() if p.step else ""}
+                    for p, place in zip(self.planned, self._folders(), strict=True)
                 ],
                 "funnel": [asdict(report) for report in reports],
             },
         )
 
-    def _status(self) -> tuple[str, str]:
+    def _folders(self) -> list[dict[str, str]]:
+        """Where the decision of each step lies."""
+        cut = len(self.out)
+        return [{"id": p.id, "folder": p.decision[cut:].lstrip("/")} for p in self.planned]
+
+    def _status(self) -> tuple[str, str, list[dict[str, str]]]:
         path = store.join(self.out, "run.json")
         if not store.exists(path):
-            return "", ""
+            return "", "", []
         note = store.read_json(path)
-        return note.get("status", ""), note.get("rows", "")
+        steps = [
+            {name: s.get(name, "") for name in ("id", "folder")} for s in note.get("steps", [])
+        ]
+        return note.get("status", ""), note.get("rows", ""), steps
 
 
 def _counted(verdicts: pa.Table, verdict: str) -> dict[str, int]:

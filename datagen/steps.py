@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datagen import schema, store, tables
+from datagen.errors import DatagenError
 from datagen.plan import Planned
 from datagen.schema import Level
 from datagen.space import Space
@@ -57,7 +58,7 @@ class State:
         else:
             self._rows_path, self._rows = table, None
             measured = store.join(planned.decision, "measured.parquet")
-            if isinstance(step.operator if step else None, Filter) and store.exists(measured):
+            if store.exists(measured):
                 self._measured.append(measured)
                 self._items = None
         self.level = after
@@ -118,11 +119,15 @@ def execute(
     if planned.step.after != planned.step.before:
         made = tables.explode(rows, answered, line)
         return Outcome(made, verdicts, planned.step.after, same_level=False)
-    given = answered.drop_columns(list(tables.VERDICT)).rename_columns(
-        ["id" if name == "unit" else name for name in answered.column_names[:-3]]
-    )
+    given = _given(answered)
+    if on_items:
+        lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))
+        verdicts = tables.fail_users(rows, _all_kept(rows), lost)
+        return Outcome(tables.kept(rows, verdicts), verdicts, state.level, measured=given)
     changed = tables.with_columns(tables.kept(rows, verdicts), given)
-    return Outcome(tables.add_provenance(changed, line), verdicts, state.level)
+    if "provenance" in changed.column_names:
+        changed = tables.add_provenance(changed, line)
+    return Outcome(changed, verdicts, state.level)
 
 
 def _fill(
@@ -152,24 +157,50 @@ def _fill(
 
 
 def _decide(operator: Filter[Any], state: State, answered: pa.Table, on_items: bool) -> Outcome:
+    given = _given(answered)
     names = ["id" if name == "unit" else name for name in answered.column_names]
     answered = answered.rename_columns(names)
-    given = answered.drop_columns(list(tables.VERDICT))
     lost = answered.filter(pc.not_equal(answered["verdict"], schema.KEPT))
     rows = state.rows()
     if on_items:
-        verdicts = operator.decide(rows, tables.with_columns(state.items(), given))
+        items = tables.with_columns(state.items(), given)
+        verdicts = _decided(operator, rows, items)
         verdicts = tables.fail_users(rows, verdicts, lost)
         return Outcome(tables.kept(rows, verdicts), verdicts, state.level, measured=given)
     rows = tables.with_columns(rows, given)
     items = rows if state.level == "items" else state.items()
-    verdicts = operator.decide(rows, items)
+    verdicts = _decided(operator, rows, items)
     own = lost.select(schema.VERDICTS.names).cast(schema.VERDICTS)
     rest = verdicts.filter(
         pc.invert(pc.is_in(verdicts["id"], value_set=own["id"].combine_chunks()))
     )
     verdicts = tables.by_id(pa.concat_tables([rest.cast(schema.VERDICTS), own]))
     return Outcome(tables.kept(rows, verdicts), verdicts, state.level)
+
+
+def _given(answered: pa.Table) -> pa.Table:
+    """What the operator gave, by id."""
+    given = answered.drop_columns(list(tables.VERDICT))
+    return given.rename_columns(["id" if n == "unit" else n for n in given.column_names])
+
+
+def _decided(operator: Filter[Any], rows: pa.Table, items: pa.Table) -> pa.Table:
+    """The filter's verdicts, in the order of ``rows``, after checking that each row has one."""
+    verdicts = operator.decide(rows, items).select(schema.VERDICTS.names).cast(schema.VERDICTS)
+    return _one_each(rows, verdicts, type(operator).__name__)
+
+
+def _one_each(rows: pa.Table, verdicts: pa.Table, name: str) -> pa.Table:
+    """``verdicts`` in the order of ``rows``. Raises DatagenError unless each row has one."""
+    verdicts = tables.by_id(verdicts)
+    known = pa.array([schema.KEPT, schema.REJECTED, schema.FAILED])
+    sound = pc.all(pc.is_in(verdicts["verdict"], value_set=known)).as_py() is not False
+    if not sound or not verdicts["id"].equals(rows["id"]):
+        raise DatagenError(
+            f"{name}: {verdicts.num_rows} verdicts for {rows.num_rows} rows; the operator must "
+            "give each row exactly one of kept, rejected, failed"
+        )
+    return verdicts
 
 
 def _all_kept(rows: pa.Table) -> pa.Table:
@@ -196,9 +227,8 @@ def _whole_table(
     items = state.items()
     result = operator(Tables(items, rows, state.level), state.context(planned), parallel)
     made = tables.by_id(result.rows)
-    verdicts = tables.by_id(result.verdicts.select(schema.VERDICTS.names))
-    if verdicts["id"].to_pylist() != rows["id"].to_pylist():
-        raise RuntimeError(f"step {planned.id} did not give one verdict to every row")
+    verdicts = result.verdicts.select(schema.VERDICTS.names).cast(schema.VERDICTS)
+    verdicts = _one_each(rows, verdicts, f"step {planned.id}")
     if result.vectors is not None:
         Space.write(planned.decision, result.rows["id"].to_pylist(), result.vectors)
     same = planned.step.after == planned.step.before

@@ -36,8 +36,9 @@ def answers(
 ) -> pa.Table:
     """Journal rows for ``ids``, each unit once, sorted by unit and by order within it.
 
-    A unit may stand in two parts when a worker of a killed run was still writing; the better
-    verdict counts, then the name of the part. Raises DatagenError when a unit has no answer.
+    A unit may stand in two parts when a worker of a killed run was still writing, or when it was
+    tried again; the better verdict counts, then fewer failures, then the name of the part.
+    Raises DatagenError when a unit has no answer.
     """
     tables = []
     for part in journal.parts():
@@ -51,7 +52,13 @@ def answers(
     joined = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     keys = joined.select(["unit", "verdict", "_part", "_row"]).to_pandas()
     keys["_rank"] = keys["verdict"].map(_RANK)
-    owner = keys.sort_values(["_rank", "_part"], kind="stable").drop_duplicates("unit")
+    # Of two answers of several rows (a source's part, read again) the one with fewer failures.
+    failed = keys[keys["verdict"] == schema.FAILED].groupby(["unit", "_part"]).size()
+    keys["_lost"] = 0
+    if len(failed):
+        places = pd.MultiIndex.from_frame(keys[["unit", "_part"]])
+        keys["_lost"] = failed.reindex(places, fill_value=0).to_numpy()
+    owner = keys.sort_values(["_rank", "_lost", "_part"], kind="stable").drop_duplicates("unit")
     if len(owner) < len(ids) and not optional:
         raise DatagenError(f"{journal.folder}: {len(ids) - len(owner)} rows have no answer")
     owning = keys["unit"].map(owner.set_index("unit")["_part"])
@@ -77,7 +84,10 @@ def with_columns(rows: pa.Table, given: pa.Table) -> pa.Table:
         column = given[name].combine_chunks().take(at.combine_chunks())
         if name in rows.column_names:
             old = rows[name].combine_chunks()
-            column = pc.coalesce(column, old) if column.type == old.type else column
+            if pa.types.is_null(column.type):
+                column = old
+            elif column.type == old.type:
+                column = pc.coalesce(column, old)
             rows = rows.set_column(rows.column_names.index(name), name, column)
         else:
             rows = rows.append_column(name, column)
@@ -110,21 +120,25 @@ def used_items(rows: pa.Table) -> set[str]:
 
 
 def fail_users(rows: pa.Table, verdicts: pa.Table, failed: pa.Table) -> pa.Table:
-    """Verdicts with every row failed that has an item of ``failed`` as reference or target."""
-    why = dict(zip(failed["id"].to_pylist(), failed["detail"].to_pylist(), strict=True))
-    rule = dict(zip(failed["id"].to_pylist(), failed["rule"].to_pylist(), strict=True))
-    frame = verdicts.to_pandas().set_index("id")
-    ids = rows["id"].to_pylist()
+    """Verdicts of ``rows``, each of which shares the fate of its references and targets.
+
+    failed: id, verdict, rule and detail of the items that were rejected or have failed;
+    verdicts: those that the rows would have without, in the order of ``rows``.
+    """
+    fate = {row["id"]: row for row in failed.select(schema.VERDICTS.names).to_pylist()}
+    changed: dict[int, tuple[str, ...]] = {}
     for column in ("references", "targets"):
         for parent, item in zip(*member_ids(rows, column), strict=True):
-            if item in why:
-                detail = f"{column[:-1]} {item}: {why[item]}"
-                frame.loc[ids[parent], list(VERDICT)] = [schema.FAILED, rule[item], detail]
-    frame = frame.reset_index()
-    return pa.table(
-        [pa.array(frame[name], pa.string(), from_pandas=True) for name in schema.VERDICTS.names],
-        schema=schema.VERDICTS,
-    )
+            if (found := fate.get(item)) is not None:
+                detail = f"{column[:-1]} {item}: {found['detail']}"
+                changed[int(parent)] = (found["verdict"], found["rule"], detail)
+    columns = [verdicts["id"]]
+    for place, name in enumerate(VERDICT):
+        values = verdicts[name].to_pylist()
+        for row, fate_of_row in changed.items():
+            values[row] = fate_of_row[place]
+        columns.append(pa.array(values, pa.string()))
+    return pa.table(columns, schema=schema.VERDICTS)
 
 
 def explode(rows: pa.Table, answered: pa.Table, line: dict[str, Any]) -> pa.Table:

@@ -219,6 +219,196 @@ def test_loading_what_is_no_run_is_one_line(tmp_path):
         package.load(str(tmp_path))
 
 
+ODD = OWN.parent / "odd_places.py"
+COLOURS = ("red", "blue", "green", "white")
+
+
+def captions(folder, **files):
+    """A source of text files: captions only, no media."""
+    folder.mkdir(exist_ok=True)
+    for name, lines in files.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    return {"type": f"{ODD}:Lines", "path": str(folder)}
+
+
+def chairs(*numbers):
+    return [f"a {colour} chair number {number}" for number in numbers for colour in COLOURS]
+
+
+PAIRED = [
+    {"embed": {"space": "caption", "model": "tfidf", "width": 4}},
+    {"pair": {"op": "one_word_diff"}},
+    {"filter": {"op": "similarity", "space": "caption", "low": -1.0}},
+    {"text": {"op": "template"}},
+]
+
+
+def scores(out):
+    table = package.load(str(out)).triplets()
+    return dict(
+        zip(table["id"].to_pylist(), table["score_similarity_caption"].to_pylist(), strict=True)
+    )
+
+
+def test_captions_alone_are_enough_whatever_they_are(tmp_path):
+    source = captions(
+        tmp_path / "in",
+        some=[*chairs(1), "", "   ", "x", "é" * 5000, "ein 红色 stuhl", "ein 蓝色 stuhl", "\u200b"],
+        none=[],
+        one=["a 🪑 alone"],
+    )
+    summary = package.run({"source": source, "steps": PAIRED}, str(tmp_path / "run"))
+    assert summary.steps[0].rows_in == 12
+    assert summary.steps[0].failed == {}
+    assert summary.triplets >= 12
+    assert [p.name[:13] for p in (tmp_path / "run/steps").glob("source-*")] == ["source-Lines-"]
+
+
+@pytest.mark.parametrize("texts", [{}, {"none": []}])
+def test_a_source_of_nothing_ends_in_a_line(tmp_path, texts):
+    source = captions(tmp_path / "in", **texts)
+    with pytest.raises(DatagenError, match="step source left no row of 0"):
+        package.run({"source": source, "steps": PAIRED}, str(tmp_path / "run"))
+
+
+def test_a_part_that_cannot_be_read_is_a_failed_row_with_an_id(tmp_path):
+    source = captions(tmp_path / "in", good=chairs(1))
+    (tmp_path / "in/bad.txt").write_bytes(b"\xff\xfe\xff")
+    summary = package.run({"source": source, "steps": PAIRED}, str(tmp_path / "run"))
+    assert (summary.steps[0].kept, summary.steps[0].failed) == (4, {"error": 1})
+    verdicts = package.load(str(tmp_path / "run")).verdicts("source")
+    assert verdicts["id"].null_count == 0
+
+
+def test_what_a_retry_mends_reaches_every_later_step(tmp_path):
+    source = captions(tmp_path / "in", a=[*chairs(1), "broken"], b=[*chairs(2), "broken"])
+    recipe = {"source": source, "steps": PAIRED}
+    out, fresh = tmp_path / "run", tmp_path / "fresh"
+    first = package.run(recipe, str(out))
+    assert (first.steps[0].failed, first.triplets) == ({"broken_line": 2}, 24)
+    captions(tmp_path / "in", a=chairs(1, 3), b=[*chairs(2), "broken"])
+    assert package.run(recipe, str(out)).status == "already finished"
+    again = package.run(recipe, str(out), retry_failed=True)
+    assert again.steps[0].failed == {"broken_line": 1}
+    for before, after in zip(again.steps, again.steps[1:], strict=False):
+        assert after.rows_in == before.rows_out
+    package.run(recipe, str(fresh))
+    assert scores(out) == scores(fresh)
+    assert package.run(recipe, str(out)).status == "already finished"
+    nothing_new = package.run(recipe, str(out), retry_failed=True)
+    assert [step.reused for step in nothing_new.steps] == [False, True, True, True, True]
+    assert scores(out) == scores(fresh)
+
+
+def test_a_retry_that_was_killed_while_it_published_is_gone_on_with(tmp_path, monkeypatch):
+    source = captions(tmp_path / "in", a=[*chairs(1), "broken"])
+    recipe = {"source": source, "steps": PAIRED}
+    package.run(recipe, str(tmp_path / "fresh"))
+    for moment in range(4):
+        out = tmp_path / f"run{moment}"
+        captions(tmp_path / "in", a=[*chairs(1), "broken"])
+        package.run(recipe, str(out))
+        captions(tmp_path / "in", a=chairs(1, 2))
+        left = [moment]
+
+        def killed(write, left=left):
+            def writing(path, value):
+                if "source-Lines" in path and "journal" not in path:
+                    left[0] -= 1
+                    if left[0] < 0:
+                        raise KeyboardInterrupt
+                return write(path, value)
+
+            return writing
+
+        with monkeypatch.context() as patch:
+            patch.setattr(package.store, "write_table", killed(package.store.write_table))
+            patch.setattr(package.store, "write_json", killed(package.store.write_json))
+            with pytest.raises(KeyboardInterrupt):
+                package.run(recipe, str(out), retry_failed=True)
+        assert package.load(str(out)).status == "stopped"
+        ended = package.run(recipe, str(out))
+        assert ended.steps[0].kept == 8, moment
+        assert ended.triplets == 24, moment
+
+
+def test_run_json_tells_of_the_recipe_that_ran_last(tmp_path):
+    source = captions(tmp_path / "in", a=chairs(1, 2))
+    out = str(tmp_path / "run")
+    one = {"name": "one", "source": source, "steps": PAIRED}
+    two = {"name": "two", "source": source, "steps": PAIRED[:2]}
+    package.run(one, out)
+    expected = scores(out)
+    package.run(two, out)
+    assert package.load(out).steps == ["source", "embed_caption", "one_word_diff"]
+    with pytest.raises(DatagenError, match=r"triplets.parquet: missing"):
+        package.load(out).triplets()
+    back = package.run(one, out)
+    assert all(step.reused for step in back.steps)
+    assert scores(out) == expected
+    assert package.load(out).funnel[-1]["id"] == "template"
+    named = {**one, "steps": [*PAIRED[:2], {"filter": {**PAIRED[2]["filter"], "id": "sim"}}]}
+    package.run(named, out)
+    assert package.load(out).verdicts("sim").num_rows == 24
+
+
+def test_overrides_and_extends_hold_for_plain_values_too(tmp_path):
+    source = captions(tmp_path / "in", a=chairs(1))
+    recipe = {"source": {**source, "path": "???"}, "steps": PAIRED}
+    summary = package.run(recipe, str(tmp_path / "run"), [f"source.path={source['path']}"])
+    assert summary.triplets == 12
+    assert recipe["source"]["path"] == "???"
+    with pytest.raises(DatagenError, match="no recipe 'dmo'"):
+        package.run({**recipe, "extends": "dmo"}, str(tmp_path / "run"))
+
+
+def test_edits_work_at_every_level_and_on_used_items(tmp_path):
+    def stamp(name, **settings):
+        return {"edit": {"op": f"{ODD}:{name}", **settings}}
+
+    source = captions(tmp_path / "in", a=[*chairs(1), "nothing like it"])
+    steps = [
+        stamp("Stamp", id="on_items", mark="item"),
+        *PAIRED[:2],
+        stamp("StampItems", id="used", refuse="a red chair number 1"),
+        stamp("Stamp", id="on_pairs", mark="pair"),
+        PAIRED[3],
+        stamp("Stamp", id="on_triplets", mark="triplet"),
+    ]
+    out = str(tmp_path / "run")
+    summary = package.run({"source": source, "steps": steps}, out)
+    by_id = {step.id: step for step in summary.steps}
+    assert by_id["used"].rejected == {"refused": 6}
+    run = package.load(out)
+    assert run.table("on_items")["mark"].to_pylist() == ["item"] * 5
+    assert set(run.table("on_pairs")["mark"].to_pylist()) == {"pair"}
+    rows = run.triplets().to_pylist()
+    assert {row["mark"] for row in rows} == {"triplet"}
+    lines = ["one_word_diff", "on_pairs", "template", "on_triplets"]
+    assert [line["step"] for line in rows[0]["provenance"]] == lines
+    steps[-1]["edit"]["id"] = "late"
+    package.run({"source": source, "steps": steps}, out)
+    again = package.load(out).triplets().to_pylist()
+    assert [line["step"] for line in again[0]["provenance"]] == [*lines[:-1], "late"]
+
+
+def test_a_filter_that_forgets_a_row_ends_in_a_line(tmp_path):
+    own = tmp_path / "forgets.py"
+    own.write_text(
+        "from datagen.step import Filter, Settings, verdicts\n"
+        "class Forgets(Filter[Settings]):\n"
+        "    Settings = Settings\n"
+        "    def __call__(self, rows):\n"
+        "        return rows\n"
+        "    def decide(self, rows, items):\n"
+        "        return verdicts(rows['id'].slice(1))\n"
+    )
+    source = captions(tmp_path / "in", a=chairs(1))
+    recipe = {"source": source, "steps": [{"filter": {"op": f"{own}:Forgets"}}]}
+    with pytest.raises(DatagenError, match="Forgets: 3 verdicts for 4 rows"):
+        package.run(recipe, str(tmp_path / "run"))
+
+
 # ------------------------------------------------------------------ the command
 
 
@@ -244,6 +434,12 @@ def test_a_users_mistake_is_a_line_not_a_traceback(tmp_path, arguments, code, ex
     done = datagen(*arguments, expect=code, env={**os.environ, "COLUMNS": "400"})
     assert expected in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_workers_that_this_machine_cannot_hold_are_refused(finished):
+    wants = "steps.similarity.resources={cpus: 4000}"
+    done = datagen("run", finished / "small.yaml", wants, "--out", finished / "big", expect=2)
+    assert "similarity: asks for 4000 CPUs a worker" in done.stderr.replace("\n", " ")
 
 
 def test_a_folder_that_cannot_be_written_is_a_line(finished):

@@ -164,3 +164,31 @@ def test_ids_are_hashes_that_no_concatenation_can_forge():
     assert len(schema.content_id("x")) == 20
     random.seed(0)
     assert schema.item_id("s", ["a", "b"], "{}") != schema.item_id("s", ["b", "a"], "{}")
+
+
+def test_a_row_shares_the_verdict_of_its_item():
+    table = pairs(2)
+    fine = pa.table(
+        [table["id"], pa.array(["kept"] * 2), pa.nulls(2, pa.string()), pa.nulls(2, pa.string())],
+        schema=schema.VERDICTS,
+    )
+    lost = pa.table({"id": ["r1"], "verdict": ["rejected"], "rule": ["short"], "detail": ["d"]})
+    out = tables.fail_users(table, fine, lost).to_pylist()
+    assert [row["verdict"] for row in out] == ["kept", "rejected"]
+    assert out[1]["rule"] == "short"
+
+
+def test_a_column_that_is_all_null_takes_no_value_away():
+    rows = pa.table({"id": ["a", "b"], "x": [1, 2]})
+    out = tables.with_columns(rows, pa.table({"id": ["a"], "x": pa.nulls(1)}))
+    assert out["x"].to_pylist() == [1, 2]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_of_two_readings_of_a_part_the_one_with_fewer_failures_counts(tmp_path, names):
+    old = part(["u", "u"], ["kept", "failed"], x=[1, None])
+    new = part(["u", "u", "u"], ["kept", "kept", "kept"], x=[1, 2, 3])
+    for name, table in zip(names, (old, new), strict=True):
+        store.write_table(f"{tmp_path}/part-{name}.parquet", table)
+    ids = pa.chunked_array([["u"]])
+    assert tables.answers(store.Journal(str(tmp_path)), ids)["x"].to_pylist() == [1, 2, 3]

@@ -1,0 +1,63 @@
+"""What a run lets be seen: the tables of a step in their place, and the triplets of all steps."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datagen import plan, schema, store, tables
+from datagen.plan import Planned
+from datagen.steps import State
+
+
+def step(planned: Planned, made: Mapping[str, pa.Table]) -> None:
+    """Write the tables of a step, by name. Other rows than before give later steps other places.
+
+    Rows change under a decision that stands where failed ones were tried again. The order matters
+    to a kill in between: first the step is no longer done, then later steps are told, then the
+    tables change.
+    """
+    paths = {name: store.join(planned.decision, f"{name}.parquet") for name in made}
+    if store.exists(paths["table"]):
+        store.remove(store.join(planned.decision, "done.json"))
+        standing = {name: path for name, path in paths.items() if store.exists(path)}
+        if any(not store.read_table(path).equals(made[n]) for n, path in standing.items()):
+            store.write_json(store.join(planned.decision, plan.RETRIED), uuid.uuid4().hex)
+    for name, table in made.items():
+        store.write_table(paths[name], table)
+
+
+def triplets(out: str, planned: Sequence[Planned], state: State) -> None:
+    """triplets.parquet: every triplet that was ever made, with the verdict it met.
+
+    Where the recipe makes none, those of an earlier recipe go.
+    """
+    made: list[pa.Table] = []
+    for before, after in itertools.pairwise(planned):
+        if after.step is None or after.step.before != "triplets":
+            continue
+        verdicts = store.read_table(store.join(after.decision, "verdicts.parquet"))
+        lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))
+        if not lost.num_rows:
+            continue
+        rows = store.read_table(store.join(before.decision, "table.parquet"))
+        rows = rows.filter(pc.is_in(rows["id"], value_set=lost["id"].combine_chunks()))
+        given = lost.append_column("step", pa.array([after.id] * lost.num_rows, pa.string()))
+        made.append(tables.with_columns(rows, given))
+    if state.level == "triplets":
+        rows = state.rows()
+        count = rows.num_rows
+        for name in ("verdict", "rule", "detail", "step"):
+            value = schema.KEPT if name == "verdict" else None
+            rows = rows.append_column(name, pa.array([value] * count, pa.string()))
+        made.append(rows)
+    path = store.join(out, "triplets.parquet")
+    if made:
+        joined = pa.concat_tables(made, promote_options="permissive")
+        store.write_table(path, tables.by_id(joined))
+    else:
+        store.remove(path)
