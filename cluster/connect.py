@@ -11,9 +11,11 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -104,6 +106,10 @@ def _start(place: str, cpus: int | None, quiet: bool) -> None:
             ray.init(log_to_driver=not quiet, logging_level=level, **options)
     except Exception as error:
         raise _explained(place, error) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler ends the process at once; a scheduler's SIGTERM shall stop a run as
+        # Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def in_ray_job() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from datagen.errors import DatagenError, RecipeError, nearest
 
 RECIPES = Path(__file__).parent / "recipes"
 MISSING = "???"
+_VEIL = "<must be given>"
+_BARE_MISSING = re.compile(r"([:,\[{]\s*)\?\?\?(?=\s*[,}\]])")
 TOP_LEVEL = ("name", "about", "extends", "seed", "media", "source", "steps")
 
 
@@ -31,10 +34,10 @@ def find(recipe: str, base: str = "") -> Path:
             path = Path(folder, os.path.expanduser(recipe))
             if os.path.isfile(path):
                 return path
-        raise DatagenError(f"{recipe}: no such recipe file")
+        raise RecipeError(f"{recipe}: no such recipe file")
     path = RECIPES / f"{recipe}.yaml"
     if not os.path.isfile(path):
-        raise DatagenError(f"no recipe '{recipe}'; {nearest(recipe, names())}")
+        raise RecipeError(f"no recipe '{recipe}'; {nearest(recipe, names())}")
     return path
 
 
@@ -61,18 +64,29 @@ def completed(
     if faults:
         raise RecipeError(faults)
     try:
-        plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+        # OmegaConf refuses to look through what is missing; here that is a fault to be told later.
+        veiled = _replaced(merged, MISSING, _VEIL)
+        plain = OmegaConf.to_container(OmegaConf.create(veiled), resolve=True)
     except OmegaConfBaseException as error:
         raise RecipeError(f"{path.name}: {str(error).splitlines()[0]}") from error
     except RecursionError:
         raise RecipeError(f"{path.name}: values are nested too deeply") from None
+    plain = _replaced(plain, _VEIL, MISSING)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
+def _replaced(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(part, old, new) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_replaced(part, old, new) for part in value]
+    return new if isinstance(value, str) and value == old else value
+
+
 def _extended(data: dict[str, Any], path: Path, seen: list[Path]) -> dict[str, Any]:
     if path.resolve() in seen:
-        raise DatagenError(f"{path.name}: extends itself")
+        raise RecipeError(f"{path.name}: extends itself")
     parent = data.pop("extends", None)
     if parent is None:
         return data
@@ -83,18 +97,20 @@ def _extended(data: dict[str, Any], path: Path, seen: list[Path]) -> dict[str, A
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # In {…} and […] YAML reads a bare ? as the mark of a key.
+        text = _BARE_MISSING.sub(r'\1"???"', path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, UnicodeDecodeError):
-            raise DatagenError(f"{path}: cannot be read ({error})") from error
+            raise RecipeError(f"{path}: cannot be read ({error})") from error
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
-        raise DatagenError(f"{path}{line}: {problem}") from error
+        raise RecipeError(f"{path}{line}: {problem}") from error
     except OSError as error:
-        raise DatagenError(f"{path}: cannot be read ({error})") from error
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
     if not isinstance(data, dict):
-        raise DatagenError(f"{path}: a mapping with 'source' and 'steps' expected")
+        raise RecipeError(f"{path}: a mapping with 'source' and 'steps' expected")
     return data
 
 
@@ -112,7 +128,7 @@ def _merge(base: dict[str, Any], child: dict[str, Any], place: str) -> dict[str,
                 index = _step_index(out["steps"], str(name))
                 if index is None:
                     known = sorted({alias for ids in _aliases(out["steps"]) for alias in ids})
-                    raise DatagenError(f"{place}: steps.{name}: {nearest(str(name), known)}")
+                    raise RecipeError(f"{place}: steps.{name}: {nearest(str(name), known)}")
                 if change is None:
                     del out["steps"][index]
                 else:
@@ -187,7 +203,7 @@ def _value(text: str) -> Any:
 
 def _mapping(value: Any, place: str) -> dict[Any, Any]:
     if value is not None and not isinstance(value, Mapping):
-        raise DatagenError(f"{place}: settings in the form key: value expected, {value!r} found")
+        raise RecipeError(f"{place}: settings in the form key: value expected, {value!r} found")
     return dict(value or {})
 
 
@@ -195,7 +211,7 @@ def _steps(value: Any, place: str) -> list[dict[str, Any]]:
     """A list of steps that may be changed. Raises DatagenError where it is something else."""
     steps = [] if value is None else value
     if not isinstance(steps, list) or not all(isinstance(s, dict) and len(s) == 1 for s in steps):
-        raise DatagenError(f"{place}: steps: a list of 'kind: {{settings}}' expected")
+        raise RecipeError(f"{place}: steps: a list of 'kind: {{settings}}' expected")
     return [dict(step) for step in steps]
 
 
@@ -239,7 +255,8 @@ def step_ids(steps: Sequence[Mapping[str, Any]]) -> list[str]:
         op = str(settings.get("op") or "").rpartition(":")[2]
         name = str(settings.get("id") or "")
         if not name:
-            embed = f"embed_{settings['space']}" if kind == "embed" and "space" in settings else ""
+            space = settings.get("space", MISSING)
+            embed = f"embed_{space}" if kind == "embed" and space != MISSING else ""
             stem = name = embed or op or kind
             number = 2
             while name in out:

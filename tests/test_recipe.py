@@ -266,3 +266,21 @@ def test_a_users_own_file_that_is_wrong_is_explained_in_a_line(good, tmp_path, t
     (tmp_path / "own.py").write_text(text)
     found = faults(good, "source.type=own.py:Own")
     assert any(expected in fault for fault in found), found
+
+
+def test_the_mark_of_what_must_be_given_stands_in_braces_too(tmp_path):
+    path = write(
+        tmp_path,
+        """
+        source: {type: folder, path: ???, media: file}
+        steps: [{embed: {space: ???, model: tfidf}}, {split: {train: 1, val: 0, test: ???}}]
+        """,
+    )
+    found = faults(path)
+    places = ("source.path", "steps.embed.space", "steps.split.test")
+    assert [f.split(": ")[1] for f in found] == list(places)
+
+
+def test_what_points_at_something_missing_is_missing_too():
+    found = faults("eufcc_cir")
+    assert any("source.labels: must be given" in fault for fault in found)

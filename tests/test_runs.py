@@ -423,8 +423,8 @@ def test_the_command_prints_the_funnel_and_the_place_of_the_shards(finished):
     ("arguments", "code", "expected"),
     [
         (["run", "demo"], 1, "--out: name the run directory"),
-        (["run", "dmo", "--out", "x"], 1, "did you mean 'demo'"),
-        (["run", "no/such.yaml", "--out", "x"], 1, "no such recipe file"),
+        (["run", "dmo", "--out", "x"], 2, "did you mean 'demo'"),
+        (["run", "no/such.yaml", "--out", "x"], 2, "no such recipe file"),
         (["run", "demo", "source.cuont=1", "--out", "x"], 2, "did you mean 'count'?"),
         (["run", "cc_coir", "--out", "x"], 2, "source.path: must be given"),
         (["plan", "demo", "steps.text.op=templat"], 2, "did you mean 'template'?"),

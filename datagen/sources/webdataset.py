@@ -125,8 +125,7 @@ class WebDataset(Source[WebDatasetSettings]):
     def parts(self, context: Context) -> list[dict[str, Any]]:
         paths = _paths.expand(_listed(self.settings.path), ".tar", (".tar.gz", ".tgz"))
         return [
-            {"file": path, "size": store.size(path), "content": store.stamp(path)}
-            for path in paths
+            {"file": path, "size": store.size(path), "content": store.stamp(path)} for path in paths
         ]
 
     # --- samples ------------------------------------------------------------------------------
