@@ -216,11 +216,18 @@ def _say(faults: list[str]) -> None:
         err.print(f"[red]error:[/] {escape(fault)}", soft_wrap=True, highlight=False)
 
 
+def _log() -> None:
+    level = os.environ.get("DATAGEN_LOG", "ERROR").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise DatagenError(f"DATAGEN_LOG={level}: DEBUG, INFO, WARNING or ERROR expected")
+    logging.basicConfig(level=level)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point: every problem that the user can mend is a line, not a traceback."""
-    logging.basicConfig(level=os.environ.get("DATAGEN_LOG", "ERROR").upper())
     _mount()
     try:
+        _log()
         app(args=argv, prog_name="datagen")
     except RecipeError as error:
         _say(error.faults)

@@ -103,12 +103,17 @@ def find(kind: str, op: str, base: str = "") -> type[Operator[Any]]:
 def code_version(cls: type[Operator[Any]]) -> str:
     """What changes when the operator's code changes.
 
-    Operators of this package carry a ``version``; a user's own are known by their source text.
+    Operators of this package carry a ``version``; a user's own are known by the text of their
+    module, and of the modules of the classes that they derive from. What these import besides is
+    not seen: raise ``version`` where it changes what they compute.
     """
     if cls.__module__.partition(".")[0] == "datagen":
         return str(cls.version)
+    # The classes that it builds upon count too, where they are the user's own.
+    own = [base for base in cls.__mro__ if issubclass(base, Operator)]
+    modules = [m for m in dict.fromkeys(base.__module__ for base in own) if m[:8] != "datagen."]
     try:
-        text = inspect.getsource(sys.modules[cls.__module__])
+        text = "".join(inspect.getsource(sys.modules[module]) for module in modules)
     except (OSError, TypeError, KeyError):
         return str(cls.version)
     return f"{cls.version}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -47,8 +47,10 @@ class Run:
         that decided. Raises DatagenError where the run is not finished.
         """
         path = store.join(self.out, "triplets.parquet")
+        if self.status != "finished":
+            raise DatagenError(f"{self.out}: this run is {self.status}, not finished")
         if not store.exists(path):
-            raise DatagenError(f"{path}: missing; this run is {self.status}, not finished")
+            raise DatagenError(f"{path}: missing; this recipe makes no triplets")
         table = store.read_table(path)
         return table if every else table.filter(pc.equal(table["verdict"], schema.KEPT))
 

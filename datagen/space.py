@@ -67,7 +67,7 @@ class Space:
         names = np.sort(np.asarray(ids, dtype="S"))
         with tempfile.TemporaryFile() as file:
             vectors: Array | None = None
-            for some, values in chunks:
+            for some, values in chunks if len(names) else ():
                 if vectors is None:
                     shape = (len(names), values.shape[1])
                     vectors = np.memmap(file, np.float32, "w+", shape=shape)

@@ -2,13 +2,16 @@
 
 import contextlib
 import copy
+import importlib
+import linecache
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
 
-from datagen import recipe, recipe_file
+from datagen import recipe, recipe_file, registry
 from datagen.errors import DatagenError, RecipeError
 
 OWN = "tests/own/caption_length.py:CaptionLength"
@@ -284,3 +287,24 @@ def test_the_mark_of_what_must_be_given_stands_in_braces_too(tmp_path):
 def test_what_points_at_something_missing_is_missing_too():
     found = faults("eufcc_cir")
     assert any("source.labels: must be given" in fault for fault in found)
+
+
+def test_the_code_of_an_own_base_class_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    base = tmp_path / "own_base.py"
+    (tmp_path / "own_child.py").write_text(
+        "from own_base import Base\nfrom datagen.step import Settings\n"
+        "class Child(Base):\n    Settings = Settings\n"
+    )
+    versions = set()
+    for words in ("return rows", "return rows.slice(1)"):
+        base.write_text(
+            "from datagen.step import RowOperator\n"
+            f"class Base(RowOperator):\n    def __call__(self, rows): {words}\n"
+        )
+        for name in ("own_base", "own_child"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        versions.add(registry.code_version(registry.find("edit", "own_child:Child")))
+    assert len(versions) == 2

@@ -341,7 +341,7 @@ def test_run_json_tells_of_the_recipe_that_ran_last(tmp_path):
     expected = scores(out)
     package.run(two, out)
     assert package.load(out).steps == ["source", "embed_caption", "one_word_diff"]
-    with pytest.raises(DatagenError, match=r"triplets.parquet: missing"):
+    with pytest.raises(DatagenError, match="this recipe makes no triplets"):
         package.load(out).triplets()
     back = package.run(one, out)
     assert all(step.reused for step in back.steps)
@@ -440,6 +440,12 @@ def test_workers_that_this_machine_cannot_hold_are_refused(finished):
     wants = "steps.similarity.resources={cpus: 4000}"
     done = datagen("run", finished / "small.yaml", wants, "--out", finished / "big", expect=2)
     assert "similarity: asks for 4000 CPUs a worker" in done.stderr.replace("\n", " ")
+
+
+def test_an_unknown_level_of_logging_is_a_line():
+    done = datagen("recipes", expect=1, env={**os.environ, "DATAGEN_LOG": "foo"})
+    assert "DATAGEN_LOG=FOO: DEBUG, INFO, WARNING or ERROR expected" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_a_line(finished):

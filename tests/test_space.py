@@ -55,3 +55,8 @@ def test_a_space_of_nothing_is_empty(folder):
     space = Space.open(folder)
     assert len(space) == 0
     assert space.rows(["a"]).tolist() == [-1]
+
+
+def test_a_space_of_no_item_is_empty_whatever_the_journal_holds(tmp_path):
+    Space.build(str(tmp_path), [], [(["a"], np.ones((1, 2), np.float32))])
+    assert len(Space.open(str(tmp_path))) == 0

@@ -154,15 +154,19 @@ class Folder(Source[FolderSettings]):
     def _listing(self) -> list[dict[str, Any]]:
         found = dict(self._root.walk())
         known = _records.IMAGES | _records.VIDEOS
-        files = []
+        files, odd = [], []
         for name, size in found.items():
             if _records.extension(name) in known:
+                if not name.isascii() and (shown := _shown(name)) != name:
+                    odd.append(shown)
+                    continue
                 beside = name.rpartition(".")[0] + ".txt"
                 files.append([name, size, beside if beside in found else None])
-        if not files:
+        if not files and not odd:
             raise DatagenError(f"{self.settings.path}: no image or clip in this folder")
         step = _annotations.ROWS
-        return [
+        parts = [{"count": len(odd), "files": [], "odd": odd}] if odd else []
+        return parts + [
             {"start": start, "count": len(files[start : start + step]),
              "files": files[start : start + step]}
             for start in range(0, len(files), step)
@@ -192,6 +196,8 @@ class Folder(Source[FolderSettings]):
             yield _records.kept(key, place.path, size, modality, texts, labels)
 
     def _listed(self, part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for name in part.get("odd", ()):
+            yield _records.failed(name, "bad_name", f"{name}: the file's name is not UTF-8")
         beside = [text for _, _, text in part["files"] if text is not None]
         with ThreadPoolExecutor(REQUESTS) as pool:
             found = dict(zip(beside, pool.map(_sidecar, self._root.locate(beside)), strict=True))
@@ -231,6 +237,11 @@ class Folder(Source[FolderSettings]):
             used = {self.settings.key, *(rule for rule in rules if "{" not in rule)}
             return {name: value for name, value in row.items() if name not in used}
         return {name: row.get(name) for name in self.settings.labels or ()}
+
+
+def _shown(name: str) -> str:
+    """``name`` as it can be written; another text than ``name`` where it is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _columns(rules: Iterable[str]) -> list[str]:

@@ -397,3 +397,14 @@ def test_rows_that_are_added_leave_the_parts_above_alone(tmp_path):
     assert after[2:] != before[2:]
     file.write_text("".join([lines[0].replace("picture 0", "painting")[:-2] + "}\n", *lines[1:]]))
     assert source.parts(Context())[0] != after[0]
+
+
+def test_a_file_whose_name_is_not_utf8_fails_alone(tmp_path):
+    (tmp_path / "grün.png").write_bytes(b"x")
+    try:
+        with open(os.path.join(os.fsencode(tmp_path), b"\xff.png"), "wb") as file:
+            file.write(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    found = {row["key"]: row["rule"] for row in records(path=str(tmp_path))}
+    assert found == {"\\xff.png": "bad_name", "grün.png": None}
