@@ -35,7 +35,7 @@ from PIL import (
 from datagen import containers, fetch, store
 from datagen.containers import VIDEO_FORMATS, MediaError, Probe
 
-__all__ = ["Limits", "MediaError", "Probe", "decode", "grey", "image", "probe", "read", "verify"]
+__all__ = ["Limits", "MediaError", "Probe", "decode", "image", "probe", "read", "verify"]
 
 # Pillow warns about odd tags of files that it reads well; no worker's log needs that.
 warnings.filterwarnings("ignore", module=r"PIL\.(Tiff|Png|Gif|WebP|Avif)ImagePlugin")

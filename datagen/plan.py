@@ -90,6 +90,7 @@ def plan(recipe: Recipe, out: str, parts: Sequence[dict[str, Any]]) -> list[Plan
     values = fingerprint(
         LAYOUT,
         recipe.source_type,
+        recipe.source_id,
         registry.code_version(type(source)),
         settings,
         recipe.media.model_dump(),

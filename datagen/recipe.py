@@ -65,6 +65,7 @@ class Recipe:
     seed: int
     media: MediaLimits
     source_type: str
+    source_id: str
     source: Source[Any]
     steps: tuple[Step, ...]
     resolved: dict[str, Any] = field(repr=False)
@@ -109,6 +110,7 @@ def check(data: Mapping[str, Any], place: str = "recipe", base: str = "") -> Rec
         seed=seed,
         media=media,
         source_type=str(data["source"]["type"]),
+        source_id=str(data["source"].get("id") or data["source"]["type"]).rpartition(":")[2],
         source=source,
         steps=tuple(steps),
         resolved=dict(data),
@@ -174,7 +176,7 @@ def _source(data: Any, place: str, base: str, faults: list[str]) -> Source[Any] 
         known = ", ".join(registry.names("source"))
         faults.append(f"{place}: source.type: must be given; valid: {known}")
         return None
-    settings = {key: value for key, value in data.items() if key != "type"}
+    settings = {key: value for key, value in data.items() if key not in ("type", "id")}
     operator = _built("source", str(data["type"]), settings, f"{place}: source", base, faults)
     if operator is not None and not isinstance(operator, Source):
         faults.append(f"{place}: source.type: {data['type']} is not a source")

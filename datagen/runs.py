@@ -243,8 +243,7 @@ class _Runner:
         from datagen.engine import Job
         from datagen.step import Resources
 
-        name = planned.op.rpartition(":")[2]
-        operator = ingest.Ingest(self.recipe.source, name, self.recipe.media)
+        operator = ingest.Ingest(self.recipe.source, self.recipe.source_id, self.recipe.media)
         journal = store.Journal(planned.journal)
         have = journal.units()
         if self.retry_failed:

@@ -42,12 +42,13 @@ MEDIA = pa.struct(
     ]
 )
 
-#: One item as it stands in a pair: ``caption`` is the one caption that the pair uses.
-#: ``labels`` is a JSON object.
+#: One item as it stands in a pair: ``caption`` is the one caption that the pair uses; ``source``
+#: is the id of the source that listed the item under ``key``; ``labels`` is a JSON object.
 MEMBER = pa.struct(
     [
         ("id", pa.string()),
         ("key", pa.string()),
+        ("source", pa.string()),
         ("media", MEDIA),
         ("caption", pa.string()),
         ("labels", pa.string()),
@@ -183,6 +184,7 @@ def member(item: Mapping[str, Any], caption: str | None = None) -> dict[str, Any
     return {
         "id": item["id"],
         "key": item["key"],
+        "source": item["source"],
         "media": item["media"],
         "caption": caption if caption is not None else (captions[0] if captions else None),
         "labels": item["labels"],

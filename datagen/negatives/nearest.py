@@ -132,6 +132,7 @@ def _members_of(items: pa.Table) -> pa.ChunkedArray:
     columns = {
         "id": items["id"],
         "key": items["key"],
+        "source": items["source"],
         "media": items["media"],
         "caption": pc.list_element(padded, 0),
         "labels": items["labels"],

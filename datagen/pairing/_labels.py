@@ -135,7 +135,7 @@ def label_table(
     """The table of pairs (:data:`datagen.schema.PAIRS`), in the order of ``rows``."""
     texts, parents = flat_captions(items)
     first = first_caption(parents, len(items))
-    items = items.select(["id", "key", "media", "labels"]).combine_chunks()
+    items = items.select(["id", "key", "source", "media", "labels"]).combine_chunks()
     named = [
         [dict(zip(("field", "removed", "added"), change, strict=True)) for change in changes]
         for changes in rows.changes

@@ -26,6 +26,9 @@ CHUNK = 1 << 16
 #: Columns of at most this many bytes are copied into one chunk before rows are picked.
 ONE_CHUNK = 1 << 30
 
+#: Columns of items that a member takes as they are.
+_MEMBER_COLUMNS = tuple(field.name for field in schema.MEMBER if field.name != "caption")
+
 
 def mix64(values: Array) -> Array:
     """Scramble unsigned 64-bit integers, one to one (the finaliser of SplitMix64)."""
@@ -214,7 +217,7 @@ def pair_table(
 
     ``field`` names what changes (``caption``); ``provenance`` is the step's own line.
     """
-    columns = {name: _one_chunk(items[name]) for name in ("id", "key", "media", "labels")}
+    columns = {name: _one_chunk(items[name]) for name in _MEMBER_COLUMNS}
     ids = items["id"].to_pylist()
     words = [] if mined.words is None else mined.words.to_pylist()
     quoted = [schema.canonical_json(word) for word in words]
@@ -279,9 +282,9 @@ def _members(
 ) -> pa.Array:
     captions = texts.take(pa.array(text_rows, pa.int64(), mask=text_rows < 0)).cast(pa.string())
     picked = {name: _pick(column, rows) for name, column in columns.items()}
+    picked["caption"] = captions
     members = pa.StructArray.from_arrays(
-        [picked["id"], picked["key"], picked["media"], captions, picked["labels"]],
-        fields=list(schema.MEMBER),
+        [picked[field.name] for field in schema.MEMBER], fields=list(schema.MEMBER)
     )
     offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32))
     return pa.ListArray.from_arrays(offsets, members, type=schema.PAIRS.field("references").type)

@@ -227,6 +227,7 @@ def _described(item: Mapping[str, Any], name: str | None) -> dict[str, Any]:
     return {
         "id": item["id"],
         "key": item["key"],
+        "source": item["source"],
         "caption": item["caption"],
         "labels": item["labels"] or "{}",
         "file": name,
