@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +24,12 @@ from datagen.step import Context, RowOperator, Settings, Source
 JOURNAL = pa.schema([pa.field("unit", pa.string()), *schema.ITEMS, *schema.VERDICT_FIELDS])
 
 PARTS = pa.schema([pa.field("id", pa.string()), pa.field("part", pa.string())])
+
+
+#: C0 and C1 controls become spaces; marks that turn the direction of text go.
+_CLEANED = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ") | dict.fromkeys(
+    [0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF]
+)
 
 
 def part_id(part: dict[str, Any]) -> str:
@@ -120,11 +125,12 @@ class Ingest(RowOperator[Settings]):
 
 
 def clean_caption(text: str | None) -> str:
-    """One line of printable text: no control characters, runs of white space folded."""
-    if not text:
-        return ""
-    kept = "".join(c if unicodedata.category(c)[0] != "C" or c in "\n\t" else " " for c in text)
-    return " ".join(kept.split())
+    """One line of text: no control characters, no overrides of direction, white space folded.
+
+    Joiners that scripts and emoji need stay. What is removed does not depend on the version of
+    Unicode, so ids do not either.
+    """
+    return " ".join((text or "").translate(_CLEANED).split())
 
 
 def settle(journal: pa.Table) -> tuple[pa.Table, pa.Table]:
