@@ -25,6 +25,8 @@ from whole_runs import (
 import datagen as package
 from datagen.cluster.connect import connect
 from datagen.errors import DatagenError, RecipeError
+from datagen.sources.tinyworld import oracle
+from datagen.sources.tinyworld.scene import Scene
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -511,3 +513,21 @@ def test_the_command_runs_as_a_module():
     done = subprocess.run(command("--help"), capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "plan" in done.stdout
+
+
+def test_the_texts_of_a_run_say_what_is_true_of_its_scenes(finished):
+    rows = package.load(str(finished / "run")).triplets().to_pylist()
+
+    def judged(reference, target):
+        reference, target = (Scene.of(json.loads(m["labels"])) for m in (reference, target))
+        return oracle.says(row["modification"], reference, target)
+
+    wrong, backwards = [], 0
+    for row in rows:
+        reference, target = row["references"][0], row["targets"][0]
+        verdict = judged(reference, target)
+        if not (verdict.right and verdict.complete and verdict.minimal):
+            wrong.append((reference["caption"], row["modification"], verdict.reason))
+        backwards += judged(target, reference).right
+    assert len(wrong) <= 0.02 * len(rows), wrong[:10]
+    assert backwards == 0
