@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -58,7 +59,7 @@ def explain(name: str, console: Console) -> None:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for field, about in fields.items():
-        default = "must be given" if about.is_required() else _yaml(about.get_default())
+        default = "must be given" if about.is_required() else _yaml(_default(about))
         cells = [field, default, _type(about.annotation)] + ([told.get(field, "")] * bool(told))
         table.add_row(*(escape(cell) for cell in cells))
     if fields:
@@ -143,3 +144,8 @@ def _comments(settings: type[Any]) -> dict[str, str]:
         else:
             waiting = []
     return out
+
+
+def _default(about: FieldInfo) -> Any:
+    """The default of a setting, made where it is a list or mapping."""
+    return about.get_default(call_default_factory=True, validated_data={})
