@@ -23,12 +23,14 @@ OPTIONAL = (
     ("transformers", "transformers", "hf: references", "models"),
     ("sentence-transformers", "sentence_transformers", "caption spaces by a model", "models"),
     ("diffusers", "diffusers", "image edits", "diffusion"),
-    ("av", "av", "clips", "video"),
+    ("datasets", "datasets", "datasets of the Hugging Face Hub", "hf"),
     ("vllm", "vllm", "texts by a language model", "vllm"),
     ("s3fs", "s3fs", "s3:// paths", "s3"),
     ("gcsfs", "gcsfs", "gs:// paths", "gs"),
 )
-CORE = ("ray", "pyarrow", "numpy", "pillow", "faiss-cpu", "scikit-learn", "pydantic", "webdataset")
+CORE = (
+    "ray", "pyarrow", "numpy", "pillow", "av", "faiss-cpu", "scikit-learn", "pydantic", "webdataset",
+)  # fmt: skip
 
 
 def diagnose(console: Console) -> bool:
