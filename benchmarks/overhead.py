@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from datagen import ingest, recipe, runs, schema, tables
+from datagen import ingest, plan, recipe, runs, schema, tables
 from datagen.plan import LAYOUT
 from datagen.sources.tinyworld import TinyWorld
 from datagen.space import Space
@@ -101,10 +101,12 @@ def over_rows(operator: RowOperator[Any], context: Context, rows: pa.Table, size
 def plain_loop(made: recipe.Recipe, scratch: str) -> int:
     """The recipe without Ray, journal and files; returns the number of triplets."""
     context = Context("source", made.seed, scratch, scratch)
-    parts = made.source.parts(context)
+    (origin,) = made.sources
+    name = plan.of_source(origin)
+    parts = [{"source": name, "part": part} for part in origin.source.parts(context)]
     units = [(ingest.part_id(part), schema.canonical_json(part)) for part in parts]
     table = pa.table([list(column) for column in zip(*units, strict=True)], schema=ingest.PARTS)
-    reader = ingest.Ingest(made.source, made.source_type, made.media)
+    reader = ingest.Ingest({name: origin}, made.media)
     items, _ = ingest.settle(over_rows(reader, context, table, 1))
     rows, level, spaces = items, "items", {}
     for step in made.steps:

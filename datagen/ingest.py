@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from datagen import media, schema
 from datagen.ahead import read_ahead
-from datagen.recipe import MediaLimits
-from datagen.step import Context, RowOperator, Settings, Source
+from datagen.recipe import MediaLimits, Origin
+from datagen.step import Context, RowOperator, Settings
 
 #: One row per record: the unit (source part) that listed it, its item columns, its verdict.
 JOURNAL = pa.schema([pa.field("unit", pa.string()), *schema.ITEMS, *schema.VERDICT_FIELDS])
@@ -33,19 +33,21 @@ _CLEANED = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ") | dict.fromkey
 
 
 def part_id(part: dict[str, Any]) -> str:
-    """The id of a unit of work of a source: its content."""
+    """The id of a unit of work: its source's fingerprint and its content."""
     return schema.content_id("part", schema.canonical_json(part))
 
 
 class Ingest(RowOperator[Settings]):
-    """Reads parts of a source and gives items. Its input rows are parts, not items."""
+    """Reads parts of sources and gives items. Its input rows are parts, not items.
+
+    ``origins``: the sources by the fingerprint that their parts carry.
+    """
 
     Settings = Settings
 
-    def __init__(self, source: Source[Any], name: str, limits: MediaLimits) -> None:
+    def __init__(self, origins: Mapping[str, Origin], limits: MediaLimits) -> None:
         super().__init__(Settings())
-        self.source = source
-        self.name = name
+        self.origins = dict(origins)
         self.verify = limits.verify
         self.limits = media.Limits(
             max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, min_side=limits.min_side
@@ -55,13 +57,14 @@ class Ingest(RowOperator[Settings]):
         self.context = context
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-
         tables = []
-        for unit, part in zip(rows["id"].to_pylist(), rows["part"].to_pylist(), strict=True):
-            records = self.source.read(json.loads(part), self.context).to_pylist()
+        for unit, text in zip(rows["id"].to_pylist(), rows["part"].to_pylist(), strict=True):
+            part = json.loads(text)
+            origin = self.origins[part["source"]]
+            records = origin.source.read(part["part"], self.context).to_pylist()
             wanted = [record["media"] for record in records if self._is_read(record)]
             ahead = read_ahead(wanted, self.limits)
-            found = [self._item(record, ahead) for record in records]
+            found = [self._item(record, origin.id, ahead) for record in records]
             items = pa.Table.from_pylist(found, schema=pa.schema(list(JOURNAL)[1:]))
             tables.append(items.add_column(0, "unit", pa.array([unit] * len(found), pa.string())))
         return pa.concat_tables(tables) if tables else JOURNAL.empty_table()
@@ -72,13 +75,13 @@ class Ingest(RowOperator[Settings]):
         return good and (where["size"] or 0) <= self.limits.max_bytes
 
     def _item(
-        self, record: dict[str, Any], ahead: Iterator[bytes | media.MediaError]
+        self, record: dict[str, Any], source: str, ahead: Iterator[bytes | media.MediaError]
     ) -> dict[str, Any]:
         captions = [clean_caption(text) for text in record["captions"] or []]
         row: dict[str, Any] = {
             "id": "",
             "key": record["key"],
-            "source": self.name,
+            "source": source,
             "media": record["media"],
             "captions": [text for text in captions if text],
             "labels": record["labels"] or "{}",

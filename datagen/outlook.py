@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -51,9 +50,9 @@ def outlook(name: str, overrides: Iterable[str], out: str, address: str | None) 
     place = out or os.path.join(os.getcwd(), "runs", checked.name)
     place = store.local_path(place) if store.is_local(place) else place
     parts = source_parts(checked, place)
-    counts = [part.get("count") for part in parts]
+    counts = [part["part"].get("count") for part in parts]
     records = sum(c for c in counts if c is not None) if None not in counts else None
-    sizes = [part.get("size") for part in parts]
+    sizes = [part["part"].get("size") for part in parts]
     found = Outlook(
         checked.name,
         len(parts),
@@ -61,6 +60,7 @@ def outlook(name: str, overrides: Iterable[str], out: str, address: str | None) 
         sum(s for s in sizes if s is not None) if None not in sizes else None,
         _free(place),
     )
+    given = {one for origin in checked.sources for one in origin.source.gives("items")}
     for planned in plan.plan(checked, place, parts):
         done = planned.done()
         state, rows = "to do", None
@@ -70,13 +70,14 @@ def outlook(name: str, overrides: Iterable[str], out: str, address: str | None) 
             state, rows = "going on", held
         step = planned.step
         level = step.before if step else "items"
-        operator: Any = step.operator if step else checked.source
+        needs = step.operator.needs(level) if step else set()
+        gives = step.operator.gives(level) if step else given
         found.steps.append(
             StepOutlook(
                 planned.id,
                 f"{planned.kind}: {planned.op}",
-                sorted(operator.needs(level)),
-                sorted(operator.gives(level)),
+                sorted(needs),
+                sorted(gives),
                 step.resources if step else Resources(),
                 state,
                 rows,

@@ -16,7 +16,7 @@ from typing import Any
 
 from datagen import registry, schema, store
 from datagen.ingest import part_id
-from datagen.recipe import Recipe, Step
+from datagen.recipe import Origin, Recipe, Step
 from datagen.step import Embedder, Filter, Operator, TableOperator
 
 #: Raised when the layout of run directories changes.
@@ -82,27 +82,29 @@ def _settings(operator: Operator[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
 
+def of_source(origin: Origin) -> str:
+    """The fingerprint of a source: its operator, settings, code version, revision, and its id."""
+    settings, _ = _settings(origin.source)
+    version = registry.code_version(type(origin.source))
+    return fingerprint(origin.type, origin.id, version, settings, origin.source.revision())
+
+
 def plan(recipe: Recipe, out: str, parts: Sequence[dict[str, Any]]) -> list[Planned]:
-    """Place every step of ``recipe`` in the run directory ``out``; the source comes first."""
+    """Place every step of ``recipe`` in the run directory ``out``; the source comes first.
+
+    ``parts`` are the units of work of all sources, each with the fingerprint of its source.
+    """
     steps_folder = store.join(out, "steps")
-    source = recipe.source
-    settings, _ = _settings(source)
-    values = fingerprint(
-        LAYOUT,
-        recipe.source_type,
-        recipe.source_id,
-        registry.code_version(type(source)),
-        settings,
-        recipe.media.model_dump(),
-        recipe.seed,
-    )
+    # What sources say of themselves stands in their parts: one more source reads nothing again.
+    values = fingerprint(LAYOUT, recipe.media.model_dump(), recipe.seed)
     rows = fingerprint(values, sorted(part_id(part) for part in parts))
-    # A source from a user's file has a path in its type; the folder has the class alone.
-    name = recipe.source_type.rpartition(":")[2]
-    folder = store.join(steps_folder, f"source-{name}-{values[:8]}")
-    planned = [Planned("source", "source", recipe.source_type, values, rows, folder, {})]
+    folder = store.join(steps_folder, f"source-{values[:8]}")
+    types = ", ".join(origin.type for origin in recipe.sources)
+    planned = [Planned("source", "source", types, values, rows, folder, {})]
     # Ids of items are hashes of their content, so their columns need no other lineage.
-    lineage = dict.fromkeys(source.gives("items"), "content")
+    lineage = {
+        given: "content" for origin in recipe.sources for given in origin.source.gives("items")
+    }
     spaces: dict[str, str] = {}
     for step in recipe.steps:
         before = planned[-1].onward

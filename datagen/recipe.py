@@ -26,6 +26,8 @@ from datagen.step import Operator, Resources, Source
 
 STEP_KINDS = tuple(kind for kind in registry.KINDS if kind != "source")
 RESOURCES = frozenset(Resources.__dataclass_fields__)
+#: Keys of a source that are no settings of its operator.
+SOURCE_KEYS = ("type", "id", "license")
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -57,6 +59,16 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """A source of a recipe. ``id`` is what its items call it, ``license`` what the user says."""
+
+    id: str
+    type: str
+    source: Source[Any]
+    license: str = ""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A recipe that has passed every check. ``resolved`` is what was meant, as plain values."""
 
@@ -64,9 +76,7 @@ class Recipe:
     about: str
     seed: int
     media: MediaLimits
-    source_type: str
-    source_id: str
-    source: Source[Any]
+    sources: tuple[Origin, ...]
     steps: tuple[Step, ...]
     resolved: dict[str, Any] = field(repr=False)
 
@@ -95,23 +105,21 @@ def check(data: Mapping[str, Any], place: str = "recipe", base: str = "") -> Rec
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{place}: only plain values can stand in a recipe ({error})") from error
     media = _validated(MediaLimits, data.get("media") or {}, f"{place}: media", faults)
-    source = _source(data.get("source"), place, base, faults)
+    sources = _sources(data.get("source"), place, base, faults)
     drafts = _drafts(data.get("steps"), place, faults)
-    steps = _typed(drafts, source, place, base, faults)
+    steps = _typed(drafts, sources, place, base, faults)
     seed = data.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
         faults.append(f"{place}: seed: a whole number from 0 expected, {seed!r} found")
-    if faults or source is None or media is None:
+    if faults or media is None:
         raise RecipeError(faults)
-    _check_machine(source, steps, place)
+    _check_machine(sources, steps, place)
     return Recipe(
         name=str(data.get("name") or Path(place).stem),
         about=str(data.get("about") or ""),
         seed=seed,
         media=media,
-        source_type=str(data["source"]["type"]),
-        source_id=str(data["source"].get("id") or data["source"]["type"]).rpartition(":")[2],
-        source=source,
+        sources=tuple(sources),
         steps=tuple(steps),
         resolved=dict(data),
     )
@@ -168,20 +176,43 @@ def _built(
     return operator
 
 
-def _source(data: Any, place: str, base: str, faults: list[str]) -> Source[Any] | None:
+def _sources(data: Any, place: str, base: str, faults: list[str]) -> list[Origin]:
+    """The recipe's source, or its list of sources; what is wrong with one goes to ``faults``."""
+    given = data if isinstance(data, list) else [data]
+    if not given:
+        faults.append(f"{place}: source: an empty list; give one source at least")
+    found: list[Origin] = []
+    for number, one in enumerate(given, 1):
+        name = str(one.get("id") or number) if isinstance(one, Mapping) else str(number)
+        where = f"{place}: source.{name}" if isinstance(data, list) else f"{place}: source"
+        origin = _source(one, where, base, faults)
+        if origin is None:
+            continue
+        if origin.id in [other.id for other in found]:
+            faults.append(f"{where}: two sources are called '{origin.id}'; give each an id")
+        found.append(origin)
+    return found
+
+
+def _source(data: Any, where: str, base: str, faults: list[str]) -> Origin | None:
     if not isinstance(data, Mapping):
-        faults.append(f"{place}: source: must be given, such as {{type: folder, path: …}}")
+        faults.append(f"{where}: must be given, such as {{type: folder, path: …}}")
         return None
     if "type" not in data:
         known = ", ".join(registry.names("source"))
-        faults.append(f"{place}: source.type: must be given; valid: {known}")
+        faults.append(f"{where}.type: must be given; valid: {known}")
         return None
-    settings = {key: value for key, value in data.items() if key not in ("type", "id")}
-    operator = _built("source", str(data["type"]), settings, f"{place}: source", base, faults)
+    kind = str(data["type"])
+    settings = {key: value for key, value in data.items() if key not in SOURCE_KEYS}
+    for key in ("id", "license"):
+        if not isinstance(data.get(key, ""), (str, int)) or isinstance(data.get(key), bool):
+            faults.append(f"{where}.{key}: a text expected, {data[key]!r} found")
+    operator = _built("source", kind, settings, where, base, faults)
     if operator is not None and not isinstance(operator, Source):
-        faults.append(f"{place}: source.type: {data['type']} is not a source")
+        faults.append(f"{where}.type: {kind} is not a source")
         return None
-    return operator
+    name = str(data.get("id") or kind).rpartition(":")[2]
+    return Origin(name, kind, operator, str(data.get("license", ""))) if operator else None
 
 
 def _drafts(data: Any, place: str, faults: list[str]) -> list[_Draft]:
@@ -224,16 +255,17 @@ def _drafts(data: Any, place: str, faults: list[str]) -> list[_Draft]:
 
 def _typed(
     drafts: list[_Draft],
-    source: Source[Any] | None,
+    sources: Sequence[Origin],
     place: str,
     base: str,
     faults: list[str],
 ) -> list[Step]:
     """Build the steps and check that each finds the level and the columns that it needs."""
     level: Level = "items"
-    have: set[str] = set(source.gives("items")) if source else set()
+    # An item that lacks what another source gives gets its verdict in the step that needs it.
+    have = {given for origin in sources for given in origin.source.gives("items")}
     steps: list[Step] = []
-    sound = source is not None and not faults
+    sound = not faults
     for draft in drafts:
         where = f"{place}: steps.{draft.id}"
         operator = _built(draft.kind, draft.op, draft.settings, where, base, faults)
@@ -305,10 +337,13 @@ def _resources(operator: Operator[Any], wanted: Any, where: str, faults: list[st
     return Resources(**values)
 
 
-def _check_machine(source: Source[Any], steps: Sequence[Step], place: str) -> None:
+def _check_machine(sources: Sequence[Origin], steps: Sequence[Step], place: str) -> None:
     """Extras, files and models, once the recipe itself is sound."""
     faults: list[str] = []
-    named: list[tuple[str, Operator[Any]]] = [("source", source)]
+    named: list[tuple[str, Operator[Any]]] = [
+        ("source" if len(sources) == 1 else f"source.{origin.id}", origin.source)
+        for origin in sources
+    ]
     named += [(f"steps.{step.id}", step.operator) for step in steps]
     for where, operator in named:
         absent = [

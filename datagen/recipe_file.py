@@ -180,6 +180,11 @@ def _override(data: dict[str, Any], override: str, place: str, faults: list[str]
     elif not rest:
         data[head] = value
         return
+    elif head == "source" and isinstance(data.get(head), list):
+        found = _listed_source(data, name, rest, faults)
+        if found is None:
+            return
+        target, rest = found, rest[1:]
     else:
         data[head] = _mapping(data.get(head), f"{name}: {head}")
         target = data[head]
@@ -187,6 +192,26 @@ def _override(data: dict[str, Any], override: str, place: str, faults: list[str]
         target[key] = _mapping(target.get(key), f"{name}: {key}")
         target = target[key]
     target[rest[-1]] = value
+
+
+def _listed_source(
+    data: dict[str, Any], name: str, rest: Sequence[str], faults: list[str]
+) -> dict[Any, Any] | None:
+    """The source of a list whose setting the override ``name`` changes."""
+    data["source"] = [dict(one) if isinstance(one, dict) else one for one in data["source"]]
+    known = {_source_id(one): one for one in data["source"] if isinstance(one, dict)}
+    if rest[0] not in known:
+        faults.append(f"{name}: no source '{rest[0]}'; {nearest(rest[0], known)}")
+    elif len(rest) == 1:
+        faults.append(f"{name}: overrides of sources look like source.ID.SETTING=VALUE")
+    else:
+        return known[rest[0]]
+    return None
+
+
+def _source_id(source: Mapping[str, Any]) -> str:
+    """What a source of a list goes by."""
+    return str(source.get("id") or source.get("type") or "").rpartition(":")[2]
 
 
 def _value(text: str) -> Any:
@@ -272,6 +297,9 @@ def missing(value: Any, where: str = "") -> list[str]:
         return [where]
     if isinstance(value, Mapping):
         return [w for k, v in value.items() for w in missing(v, f"{where}.{k}".lstrip("."))]
+    if isinstance(value, list) and where == "source":
+        named = [(_source_id(v) if isinstance(v, dict) else n, v) for n, v in enumerate(value)]
+        return [w for n, v in named for w in missing(v, f"{where}.{n}")]
     if isinstance(value, list) and where != "steps":
         return [w for n, v in enumerate(value) for w in missing(v, f"{where}.{n}")]
     if isinstance(value, list):

@@ -133,12 +133,16 @@ def as_recipe(recipe: str | Mapping[str, Any] | Recipe, overrides: Iterable[str]
 
 
 def source_parts(recipe: Recipe, out: str) -> list[dict[str, Any]]:
-    """Units of work of the recipe's source."""
+    """Units of work of the recipe's sources, each with the fingerprint of its source."""
     context = Context("source", recipe.seed, out, store.join(out, "media"))
-    try:
-        return recipe.source.parts(context)
-    except OSError as error:
-        raise DatagenError(f"source: {error}") from error
+    found = []
+    for origin in recipe.sources:
+        name = plan.of_source(origin)
+        try:
+            found += [{"source": name, "part": part} for part in origin.source.parts(context)]
+        except OSError as error:
+            raise DatagenError(f"source {origin.id}: {error}") from error
+    return found
 
 
 class _Runner:
@@ -243,7 +247,8 @@ class _Runner:
         from datagen.engine import Job
         from datagen.step import Resources
 
-        operator = ingest.Ingest(self.recipe.source, self.recipe.source_id, self.recipe.media)
+        origins = {plan.of_source(origin): origin for origin in self.recipe.sources}
+        operator = ingest.Ingest(origins, self.recipe.media)
         journal = store.Journal(planned.journal)
         have = journal.units()
         if self.retry_failed:

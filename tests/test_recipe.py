@@ -150,7 +150,7 @@ def test_a_recipe_extends_another_and_changes_and_drops_its_steps(good, tmp_path
     )
     loaded = recipe.load(path)
     assert loaded.name == "child"
-    assert loaded.source.settings.count == 7
+    assert loaded.sources[0].source.settings.count == 7
     assert loaded.steps[0].id == "embed_caption"
     assert loaded.steps[-1].operator.settings.high == 0.5
 
@@ -203,7 +203,7 @@ def test_interpolation_takes_values_from_elsewhere_in_the_recipe(tmp_path):
         steps: [{embed: {space: caption, model: tfidf}}]
         """,
     )
-    assert recipe.load(path).source.settings.seed == 4
+    assert recipe.load(path).sources[0].source.settings.seed == 4
 
 
 VALUES = [None, "text", 3, True, 1.5, [], [1], [None], {}, {"a": 1, "b": 2}, [[]], "${x}", "???"]

@@ -263,7 +263,6 @@ def test_captions_alone_are_enough_whatever_they_are(tmp_path):
     assert summary.steps[0].rows_in == 12
     assert summary.steps[0].failed == {}
     assert summary.triplets >= 12
-    assert [p.name[:13] for p in (tmp_path / "run/steps").glob("source-*")] == ["source-Lines-"]
 
 
 @pytest.mark.parametrize("texts", [{}, {"none": []}])
@@ -315,7 +314,7 @@ def test_a_retry_that_was_killed_while_it_published_is_gone_on_with(tmp_path, mo
 
         def killed(write, left=left):
             def writing(path, value):
-                if "source-Lines" in path and "journal" not in path:
+                if "/source-" in path and "journal" not in path:
                     left[0] -= 1
                     if left[0] < 0:
                         raise KeyboardInterrupt
