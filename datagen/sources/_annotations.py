@@ -1,8 +1,8 @@
 """Rows of an annotation file, in parts that are read on their own.
 
-jsonl, csv and tsv files are cut at row ends once, and a part is a range of bytes; a Parquet file
-is cut within its row groups. What cannot be entered in the middle (``.gz``, a JSON array, COCO)
-is first unpacked to lines in the local cache, by every machine for itself and once per file.
+jsonl, csv, tsv and text files are cut at row ends once, and a part is a range of bytes; a Parquet
+file is cut within its row groups. What cannot be entered in the middle (``.gz``, a JSON array,
+COCO) is first unpacked to lines in the local cache, by every machine for itself and once per file.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 
 from datagen import store
 from datagen.errors import DatagenError
+from datagen.sources._shapes import SHAPES
 
-Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "coco"]
+Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "coco", "txt", "ego4d"]
 Part = dict[str, Any]
 
 #: Rows of one part.
@@ -47,13 +48,20 @@ _FORMATS: dict[str, Format] = {
     "parquet": "parquet",
 }
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
+#: The one column of a file of lines.
+TEXT = "text"
 
 
-def format_of(file: str) -> Format:
-    """The format that the extension tells (``.gz`` aside). Raises DatagenError."""
+def format_of(file: str, lines: bool = False) -> Format:
+    """The format that the extension tells (``.gz`` aside). Raises DatagenError.
+
+    lines: also ``.txt``, each line a row with the column ``text``.
+    """
     end = file.removesuffix(".gz").rpartition(".")[2].lower()
+    if lines and end == "txt":
+        return "txt"
     if end not in _FORMATS:
-        known = ", ".join(sorted(_FORMATS))
+        known = ", ".join(sorted(_FORMATS) + ["txt"] * lines)
         raise DatagenError(f"{file}: unknown kind of annotations; name it by `format` ({known})")
     return _FORMATS[end]
 
@@ -62,6 +70,8 @@ def columns(file: str, kind: Format) -> list[str]:
     """Column names, from the head of the file. Raises DatagenError where it has no such head."""
     if kind == "parquet":
         return list(_parquet(file).schema_arrow.names)
+    if kind == "txt":
+        return [TEXT]
     path, kind = _lines_file(file, kind)
     if kind in _DELIMITERS:
         return _header(path, kind, file)[0]
@@ -117,7 +127,7 @@ def rows(part: Part, wanted: Sequence[str] | None) -> Iterator[tuple[int, dict[s
                 yield part["start"] + line, _csv_row(names_of_cells, cells)
             return
         for number, (_, raw) in enumerate(_lines(stream, part["size"])):
-            row = _json_row(raw)
+            row = _text_row(raw) if kind == "txt" else _json_row(raw)
             if row is not None:
                 yield part["start"] + number + 1, row
 
@@ -166,6 +176,17 @@ def _json_row(raw: bytes | None) -> dict[str, Any] | str | None:
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error})"
     return row if isinstance(row, dict) else f"a JSON object was expected, not {type(row).__name__}"
+
+
+def _text_row(raw: bytes | None) -> dict[str, Any] | str | None:
+    """A line as a row; the fault of a bad one; None for a blank one."""
+    if raw is None:
+        return f"longer than {MAX_LINE >> 20} MiB"
+    try:
+        text = raw.removeprefix(b"\xef\xbb\xbf").decode().strip()
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 ({error})"
+    return {TEXT: text} if text else None
 
 
 def _line_cuts(path: str) -> list[tuple[int, int]]:
@@ -307,7 +328,7 @@ def _cache() -> str:
 def _lines_file(file: str, kind: Format) -> tuple[str, Format]:
     """The file of lines behind ``file``: itself, or its unpacked copy in the local cache."""
     packed = file.endswith(".gz")
-    lines_kind: Format = "jsonl" if kind in ("json", "coco") else kind
+    lines_kind: Format = "jsonl" if kind in SHAPES else kind
     if not packed and kind == lines_kind:
         return file, kind
     name = hashlib.sha256(f"{file}\n{store.stamp(file)}\n{kind}".encode()).hexdigest()[:32]
@@ -327,27 +348,9 @@ def _lines_file(file: str, kind: Format) -> tuple[str, Format]:
 
 def _unpacked(stream: IO[bytes], kind: Format) -> Iterator[bytes]:
     """The lines of a packed file, in pieces; rows of a JSON file as one line each."""
-    if kind not in ("json", "coco"):
+    if kind not in SHAPES:
         while block := stream.read(8 << 20):
             yield block
         return
-    data = json.load(stream)
-    if kind == "json" and not isinstance(data, list):
-        raise ValueError("an array of objects was expected; for COCO captions set format: coco")
-    for row in _coco(data) if kind == "coco" else data:
+    for row in SHAPES[kind](json.load(stream)):
         yield json.dumps(row).encode() + b"\n"
-
-
-def _coco(data: Any) -> Iterator[dict[str, Any]]:
-    """COCO's caption file as rows: an image with its ``captions``, by annotation id."""
-    try:
-        captions: dict[Any, list[tuple[Any, str]]] = {}
-        for note in data["annotations"]:
-            if "caption" in note:
-                line = (note.get("id", 0), note["caption"])
-                captions.setdefault(note["image_id"], []).append(line)
-        for image in data["images"]:
-            found = sorted(captions.get(image["id"], []))
-            yield {**image, "captions": [text for _, text in found]}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no COCO caption file: {error!r}") from error

@@ -82,9 +82,14 @@ def kept(
 ) -> dict[str, Any]:
     """A record of ``size`` bytes (None: unknown until they are read) at ``offset`` of ``path``."""
     media = {"path": path, "offset": offset, "size": size, "modality": modality}
+    return {**textual(key, captions, labels), "media": media}
+
+
+def textual(key: str, captions: Sequence[str], labels: str = "{}") -> dict[str, Any]:
+    """A record of captions and labels alone."""
     return {
         "key": readable(key),
-        "media": media,
+        "media": None,
         "captions": list(captions),
         "labels": labels,
         "verdict": schema.KEPT,

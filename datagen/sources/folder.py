@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -10,9 +9,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from datagen import store
-from datagen.errors import DatagenError, nearest
+from datagen.errors import DatagenError
 from datagen.schema import Level
-from datagen.sources import _annotations, _records
+from datagen.sources import _annotations, _columns, _records
 from datagen.sources._root import Fault, Place, Root
 from datagen.step import Context, Settings, Source
 
@@ -21,8 +20,6 @@ MAX_SIDECAR = 1 << 20
 
 #: Text files that are read at once.
 REQUESTS = 16
-
-_FIELD = re.compile(r"\{([^{}]+)\}")
 
 
 class FolderSettings(Settings):
@@ -91,26 +88,20 @@ class Folder(Source[FolderSettings]):
 
     @property
     def _captions(self) -> list[str]:
-        chosen = self.settings.captions
-        if chosen is None:
-            return ["captions"] if self.settings.format == "coco" else []
-        return [chosen] if isinstance(chosen, str) else chosen
+        default = "captions" if self.settings.format == "coco" else None
+        return _columns.listed(self.settings.captions or default)
 
     @property
     def _media(self) -> list[str]:
-        chosen = self.settings.media
-        if chosen is None:
-            return ["file_name"] if self.settings.format == "coco" else []
-        return [chosen] if isinstance(chosen, str) else chosen
+        default = "file_name" if self.settings.format == "coco" else None
+        return _columns.listed(self.settings.media or default)
 
     def _named(self) -> dict[str, str]:
         """Every column that a setting names, with the setting."""
-        named = dict.fromkeys(_columns(self._captions), "captions")
-        if isinstance(self.settings.labels, list):
-            named.update(dict.fromkeys(self.settings.labels, "labels"))
-        if self.settings.key is not None:
-            named[self.settings.key] = "key"
-        return {**named, **dict.fromkeys(_columns(self._media), "media")}
+        chosen = self.settings
+        return _columns.named(
+            captions=self._captions, labels=chosen.labels, key=chosen.key, media=self._media
+        )
 
     # --- checks -------------------------------------------------------------------------------
 
@@ -137,11 +128,11 @@ class Folder(Source[FolderSettings]):
             return
         columns = _annotations.columns(file, self._kind(file))
         if not self._media:
-            yield f"{file}: set `media` to the column with file names ({', '.join(columns)})"
-        for column, setting in self._named().items():
-            if column not in columns:
-                hint = nearest(column, columns)
-                yield f"{file}: {setting} names column '{column}', which is not there; {hint}"
+            yield (
+                f"{file}: set `media` to the column with file names ({', '.join(columns)}); "
+                "for captions without media use type: captions"
+            )
+        yield from _columns.unknown(file, self._named(), columns)
 
     # --- parts --------------------------------------------------------------------------------
 
@@ -220,9 +211,10 @@ class Folder(Source[FolderSettings]):
             yield from self._of_row(row, f"{file}, line {number}", number)
 
     def _of_row(self, row: dict[str, Any], where: str, number: int) -> Iterator[dict[str, Any]]:
-        names = [name for rule in self._media for name in _filled(rule, row)]
-        captions = [text for rule in self._captions for text in _filled(rule, row)]
-        labels = _records.labels_json(self._labels(row))
+        names = [name for rule in self._media for name in _columns.filled(rule, row)]
+        captions = [text for rule in self._captions for text in _columns.filled(rule, row)]
+        used = [self.settings.key, *self._media, *self._captions]
+        labels = _records.labels_json(_columns.labels(row, self.settings.labels, used))
         chosen = _records.texts(row.get(self.settings.key)) if self.settings.key else []
         if not names:
             key = chosen[0] if chosen else f"line:{number}"
@@ -231,32 +223,10 @@ class Folder(Source[FolderSettings]):
             key = chosen[0] if chosen else name
             yield {"key": key, "media": name, "captions": captions, "labels": labels}
 
-    def _labels(self, row: dict[str, Any]) -> dict[str, Any]:
-        if self.settings.labels == "all":
-            rules = [*self._media, *self._captions]
-            used = {self.settings.key, *(rule for rule in rules if "{" not in rule)}
-            return {name: value for name, value in row.items() if name not in used}
-        return {name: row.get(name) for name in self.settings.labels or ()}
-
 
 def _shown(name: str) -> str:
     """``name`` as it can be written; another text than ``name`` where it is not UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _columns(rules: Iterable[str]) -> list[str]:
-    """The columns that columns and templates name."""
-    return [name for rule in rules for name in (_FIELD.findall(rule) if "{" in rule else [rule])]
-
-
-def _filled(rule: str, row: dict[str, Any]) -> list[str]:
-    """Texts by a column or a template; a template with an empty field gives none."""
-    if "{" not in rule:
-        return _records.texts(row.get(rule))
-    fields = {name: ", ".join(_records.texts(row.get(name))) for name in _FIELD.findall(rule)}
-    if not all(fields.values()):
-        return []
-    return _records.texts(_FIELD.sub(lambda found: fields[found[1]], rule))
 
 
 def _sidecar(place: Place | Fault) -> list[str] | Fault:

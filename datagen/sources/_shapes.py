@@ -1,0 +1,59 @@
+"""JSON files of known shapes as rows, each a plain object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def array(data: Any) -> Iterator[Row]:
+    """A JSON array of objects. Raises ValueError where it is none."""
+    if not isinstance(data, list):
+        raise ValueError("an array of objects was expected; for COCO captions set format: coco")
+    yield from data
+
+
+def coco(data: Any) -> Iterator[Row]:
+    """COCO's caption file: an image with its ``captions``, by annotation id.
+
+    Where the file has no list of images, an image is its ``id`` alone. Raises ValueError.
+    """
+    try:
+        captions: dict[Any, list[tuple[Any, str]]] = {}
+        for note in data["annotations"]:
+            if "caption" in note:
+                line = (note.get("id", 0), note["caption"])
+                captions.setdefault(note["image_id"], []).append(line)
+        images = data["images"] if "images" in data else [{"id": name} for name in captions]
+        for image in images:
+            found = sorted(captions.get(image["id"], []))
+            yield {**image, "captions": [text for _, text in found]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no COCO caption file: {error!r}") from error
+
+
+def ego4d(data: Any) -> Iterator[Row]:
+    """Ego4D's narration.json: ``video``, ``narration``, ``start`` (seconds), ``pass``, ``uid``.
+
+    Both passes of narrators count; the summaries do not. Raises ValueError.
+    """
+    try:
+        for video, told in data.get("videos", data).items():
+            for number in (1, 2):
+                one = told.get(f"narration_pass_{number}") or {}
+                for note in one.get("narrations") or []:
+                    yield {
+                        "video": video,
+                        "narration": note["narration_text"],
+                        "start": note["timestamp_sec"],
+                        "pass": number,
+                        "uid": note.get("annotation_uid"),
+                    }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no narration file of Ego4D: {error!r}") from error
+
+
+#: What reads a JSON file of each kind.
+SHAPES: dict[str, Callable[[Any], Iterator[Row]]] = {"json": array, "coco": coco, "ego4d": ego4d}
