@@ -109,6 +109,11 @@ def failed(key: str, rule: str, detail: str) -> dict[str, Any]:
     }
 
 
+def rejected(key: str, rule: str, detail: str) -> dict[str, Any]:
+    """A record that a rule of its source leaves out, and why."""
+    return {**failed(key, rule, detail), "verdict": schema.REJECTED}
+
+
 def table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Records as a table of :data:`datagen.schema.RECORD`."""
     return pa.Table.from_pylist(list(records), schema=schema.RECORD)
