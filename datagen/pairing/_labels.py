@@ -118,7 +118,8 @@ class Rows:
 
     references: rows of the items table (int64, m); targets: the same, flat (int64, t); starts:
     where the targets of each pair begin (int64, m + 1); which: row of ``changes`` of each pair
-    (int64, m); changes: the distinct changes; reasons: a sentence for each pair (m).
+    (int64, m); changes: the distinct changes; reasons: a sentence for each pair (m); scores: of
+    each pair (float64, m; NaN for none), or None where there are none.
     """
 
     references: Array
@@ -127,6 +128,7 @@ class Rows:
     which: Array
     changes: list[list[Change]]
     reasons: pa.Array
+    scores: Array | None = None
 
 
 def label_table(
@@ -153,7 +155,7 @@ def label_table(
             texts=texts,
             reference_texts=first[references],
             target_texts=first[targets],
-            scores=np.full(len(owner), np.nan),
+            scores=np.full(len(owner), np.nan) if rows.scores is None else rows.scores[owner],
             reasons=rows.reasons.take(pa.array(owner)),
         )
         single = pair_table(items, mined, operator=operator, field="", provenance=provenance)
