@@ -29,8 +29,9 @@ OPTIONAL = (
     ("gcsfs", "gcsfs", "gs:// paths", "gs"),
 )
 CORE = (
-    "ray", "pyarrow", "numpy", "pillow", "av", "faiss-cpu", "scikit-learn", "pydantic", "webdataset",
-)  # fmt: skip
+    *("ray", "pyarrow", "numpy", "pillow", "av", "faiss-cpu", "scikit-learn", "pydantic"),
+    "webdataset",
+)
 
 
 def diagnose(console: Console) -> bool:

@@ -1,21 +1,36 @@
-"""Frames of clips at given times, decoded by PyAV with limits first; an image is its one frame."""
+"""Frames of clips at given times; an image is its one frame.
+
+Frames are chosen by time, never by their place in a list: a frame is shown from its time to that
+of the next one, and the frame "at" a time is the one shown then. Only what a wanted frame needs
+is decoded, from the key frame before it, and only wanted frames become pictures.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
-import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from datagen import containers, media
+from datagen import containers, demux, media
 from datagen.containers import VIDEO_FORMATS, MediaError
+from datagen.demux import Clip, Timeline
 from datagen.media import DEFAULT, Limits
 
-#: Which frames of a clip: so many at even distances (the middles of equal parts), the first, the
-#: middle one, key frames (eight at most, at even distances), or those shown at given seconds.
+#: Which frames of a clip: so many at even distances (shown at the middles of so many equal parts
+#: of its duration), the first, the middle one, key frames (eight at most, at even distances), or
+#: those shown at given seconds.
 Choice = int | Literal["first", "middle", "key"] | tuple[float, ...]
+
+KEYS = 8
+
+#: Exact arithmetic: the same pixels on every machine.
+_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class Frame(NamedTuple):
@@ -31,42 +46,166 @@ def of(place: Mapping[str, Any], choice: Choice = 8, limits: Limits = DEFAULT) -
 
 
 def sample(data: bytes, choice: Choice = 8, limits: Limits = DEFAULT) -> list[Frame]:
-    """The frames ``choice`` of a clip, in the order of time; an image gives itself.
+    """The frames ``choice`` of a clip; an image gives itself, once.
 
-    A clip with fewer frames than asked for gives each of them as often as needed, so that the
-    number is always the one that was asked for (key frames: as many as there are).
-    Raises MediaError.
+    Frames stand in the order of time, or of the seconds that were given; seconds before the
+    first frame or after the end give the first or the last one. A clip with fewer frames than
+    asked for gives some of them again, so that the number is the one that was asked for (key
+    frames: as many as there are). Pictures are upright, with square pixels, transparency laid on
+    white; colours follow the clip's own matrix and range. Frames are not deinterlaced.
+
+    A clip whose wanted frames decode gives them, whatever its other parts are like. A wanted
+    frame that is damaged, or that depends on a damaged one, is an error.
+    Raises MediaError: as media.probe does for clips, and media.decode for images; ValueError for
+    a choice that is none.
     """
+    _valid(choice)
     name = containers.sniff(data)
     if name not in VIDEO_FORMATS:
         return [Frame(media.decode(data, limits=limits), 0.0)]
-    try:
-        with av.open(io.BytesIO(data), "r", format=VIDEO_FORMATS[name]) as container:
-            pictures = list(container.decode(video=0))
-    except Exception as error:
-        raise MediaError("corrupt", f"{name}: {error}") from error
-    if not pictures:
-        raise MediaError("corrupt", f"a {name} container without a frame that can be decoded")
-    start = float(pictures[0].time or 0.0)
-    times = [float(picture.time or 0.0) - start for picture in pictures]
-    keys = [at for at, picture in enumerate(pictures) if picture.key_frame]
-    return [
-        Frame(pictures[at].to_image().rotate(pictures[at].rotation, expand=True), times[at])
-        for at in _chosen(choice, times, keys)
-    ]
+    media.check_clip(data, limits)
+    with demux.opened(data, name, limits) as clip:
+        timeline = clip.timeline(limits)
+    times = _chosen(choice, timeline)
+    pictures = _pictures(data, name, limits, timeline, times)
+    return [Frame(pictures[time], timeline.since(time)) for time in times]
 
 
-def _chosen(choice: Choice, times: Sequence[float], keys: Sequence[int]) -> list[int]:
-    count = len(times)
+def _valid(choice: Choice) -> None:
+    if isinstance(choice, tuple):
+        good = bool(choice) and all(math.isfinite(second) for second in choice)
+    elif isinstance(choice, int):
+        good = choice >= 1
+    else:
+        good = choice in ("first", "middle", "key")
+    if not good:
+        raise ValueError(f"frames: {choice!r} is no choice of frames")
+
+
+def _chosen(choice: Choice, timeline: Timeline) -> list[int]:
+    """When the chosen frames begin, in units of the timeline."""
+    start, length = timeline.times[0], timeline.end - timeline.times[0]
     if choice == "first":
-        return [0]
-    if choice == "middle":
-        return [count // 2]
+        return [start]
     if choice == "key":
-        return list(keys)[:8] or [0]
-    if isinstance(choice, int):
-        return [min(count - 1, int((part + 0.5) * count / choice)) for part in range(choice)]
-    assert isinstance(choice, tuple)
-    return [
-        max([at for at in range(count) if times[at] <= wanted + 1e-6] or [0]) for wanted in choice
-    ]
+        known = set(timeline.times)
+        keys = sorted({time for _, time in timeline.keys} & known) or [start]
+        most = min(KEYS, len(keys))
+        return [keys[(2 * part + 1) * len(keys) // (2 * most)] for part in range(most)]
+    if isinstance(choice, tuple):
+        # Seconds that were rounded to the microsecond still name their own frame.
+        near = Fraction(1, 1_000_000)
+        wanted = ((Fraction(second) + near) / timeline.unit for second in choice)
+        return [timeline.shown(start + time) for time in wanted]
+    parts = 1 if choice == "middle" else int(choice)
+    middles = (Fraction((2 * part + 1) * length, 2 * parts) for part in range(parts))
+    return [timeline.shown(start + time) for time in middles]
+
+
+def _pictures(
+    data: bytes, name: str, limits: Limits, timeline: Timeline, times: list[int]
+) -> dict[int, Image.Image]:
+    """The pictures shown from ``times``."""
+    for short in (True, False):
+        # What a header or an encoder tells of its key frames may be wrong; then all is decoded.
+        with demux.opened(data, name, limits) as clip:
+            painter = _Painter(clip, limits)
+            found = _Decoding(clip, timeline, short).frames(sorted(set(times)))
+            pictures = {time: painter.picture(frame) for time, frame in found}
+        if len(pictures) == len(set(times)):
+            return pictures
+    raise MediaError("corrupt", f"{name}: frames that were wanted cannot be decoded")
+
+
+class _Decoding:
+    """Decodes a clip as far as wanted frames need it.
+
+    short: leap from key frame to key frame and pass over frames that no other one needs; else
+    decode everything, and take the frame before where one is missing.
+    """
+
+    def __init__(self, clip: Clip, timeline: Timeline, short: bool) -> None:
+        self.clip, self.timeline, self.short = clip, timeline, short
+        self.decoder = clip.decoder()
+        self.keys = {at for at, _ in timeline.keys}
+        self.fault = False
+
+    def frames(self, times: list[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """(time, frame) for ``times`` (rising), as far as they are sound."""
+        wanted, held, exact = list(times), None, set(times)
+        for frame in self._decoded(wanted, exact):
+            sound = not self.fault and not frame.is_corrupt
+            if self.short and not sound:
+                return
+            time = frame.pts if frame.pts is not None else frame.dts
+            while wanted and not self.short and time is not None and time > wanted[0]:
+                # Nothing is shown from just then: what stands still, or what comes first.
+                best = held or (frame, sound)
+                if best[1]:
+                    yield wanted[0], best[0]
+                wanted.pop(0)
+            if wanted and time == wanted[0]:
+                if sound:
+                    yield wanted[0], frame
+                wanted.pop(0)
+            held = (frame, sound)
+            if not wanted:
+                return
+        for time in wanted:
+            if held and held[1] and not self.short:
+                yield time, held[0]
+
+    def _decoded(self, wanted: list[int], exact: set[int]) -> Iterator[VideoFrame]:
+        """Frames in the order of time; ``wanted`` shrinks while it is read."""
+        running = not self.short
+        for at, packet in enumerate(self.clip.packets()):
+            if not wanted:
+                return
+            start = self.timeline.start(wanted[0]) if self.short else 0
+            if packet.size and (at < start or not running):
+                if at != start:
+                    running = False
+                    continue
+                self.decoder.flush_buffers()
+                running = True
+            if self.short:
+                self.decoder.skip_frame = "DEFAULT" if packet.pts in exact else "NONREF"
+            yield from self._fed(at, packet)
+
+    def _fed(self, at: int, packet: Any) -> list[VideoFrame]:
+        # From a key frame on, what was broken before is over.
+        self.fault = self.fault and at not in self.keys
+        try:
+            return list(self.decoder.decode(packet if packet.size else None))
+        except Exception:
+            self.fault = True
+            return []
+
+
+class _Painter:
+    """Turns decoded frames of one clip into pictures."""
+
+    def __init__(self, clip: Clip, limits: Limits) -> None:
+        self.clip, self.limits = clip, limits
+        self.reformatter = VideoReformatter()
+
+    def picture(self, frame: VideoFrame) -> Image.Image:
+        """RGB, as displayed. Raises MediaError where it is larger than allowed."""
+        shape = demux.shape(frame, self.clip.stream)
+        media.check_size(*shape.size, self.limits)
+        layered = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
+        mode = "rgba" if layered else "rgb24"
+        plain = self.reformatter.reformat(frame, format=mode, interpolation=_EXACT, threads=1)
+        picture = Image.fromarray(np.ascontiguousarray(plain.to_ndarray()))
+        if layered:
+            white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+            picture = Image.alpha_composite(white, picture).convert("RGB")
+        if picture.size != (shape.width, shape.height):
+            picture = picture.resize((shape.width, shape.height), Image.Resampling.BICUBIC)
+        if shape.swapped:
+            picture = picture.transpose(Image.Transpose.TRANSPOSE)
+        if shape.across:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if shape.down:
+            picture = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        return picture

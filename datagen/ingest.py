@@ -49,9 +49,7 @@ class Ingest(RowOperator[Settings]):
         super().__init__(Settings())
         self.origins = dict(origins)
         self.verify = limits.verify
-        self.limits = media.Limits(
-            max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, min_side=limits.min_side
-        )
+        self.limits = media.Limits(**limits.model_dump(exclude={"verify"}))
 
     def open(self, context: Context) -> None:
         self.context = context
@@ -72,7 +70,7 @@ class Ingest(RowOperator[Settings]):
     def _is_read(self, record: dict[str, Any]) -> bool:
         where = record["media"]
         good = record["verdict"] in (None, schema.KEPT) and where is not None
-        return good and (where["size"] or 0) <= self.limits.max_bytes
+        return good and (where["size"] or 0) <= self.limits.most_bytes(where)
 
     def _item(
         self, record: dict[str, Any], source: str, ahead: Iterator[bytes | media.MediaError]
@@ -108,7 +106,8 @@ class Ingest(RowOperator[Settings]):
         self, where: dict[str, Any], data: bytes | media.MediaError | None
     ) -> tuple[dict[str, Any], str]:
         if data is None:
-            detail = f"{where['size']} bytes, at most {self.limits.max_bytes} are read"
+            most = self.limits.most_bytes(where)
+            detail = f"{where['size']} bytes, at most {most} are read"
             raise media.MediaError("too_many_bytes", detail)
         if isinstance(data, media.MediaError):
             raise data

@@ -1,4 +1,4 @@
-"""Safe reading and decoding of images by reference: limits first, pixels last.
+"""Safe reading of media by reference, and decoding of images: limits first, pixels last.
 
 Media bytes are untrusted. Every function here either gives its result or raises
 :class:`MediaError`; nothing else that Pillow, FFmpeg or the file system may throw comes out.
@@ -32,10 +32,20 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from datagen import containers, fetch, store
+from datagen import containers, demux, fetch, store
 from datagen.containers import VIDEO_FORMATS, MediaError, Probe
 
-__all__ = ["Limits", "MediaError", "Probe", "decode", "image", "probe", "read", "verify"]
+__all__ = [
+    "Limits",
+    "MediaError",
+    "Probe",
+    "admitted",
+    "decode",
+    "image",
+    "probe",
+    "read",
+    "verify",
+]
 
 # Pillow warns about odd tags of files that it reads well; no worker's log needs that.
 warnings.filterwarnings("ignore", module=r"PIL\.(Tiff|Png|Gif|WebP|Avif)ImagePlugin")
@@ -79,8 +89,9 @@ class Limits:
     """What media may cost.
 
     max_bytes: of an image; max_video_bytes: of a clip; max_pixels: width times height that a
-    header may declare; min_side, max_side: pixels; protocols: remote stores that paths may name;
-    allow_http: fetch http and https addresses, public ones only; http_seconds: for one fetch.
+    header may declare; min_side, max_side: pixels; max_seconds, max_frames: of a clip; protocols:
+    remote stores that paths may name; allow_http: fetch http and https addresses, public ones
+    only; http_seconds: for one fetch.
     """
 
     max_bytes: int = 64 << 20
@@ -88,14 +99,39 @@ class Limits:
     max_pixels: int = 80_000_000
     min_side: int = 1
     max_side: int = 65_535
+    max_seconds: float = 600.0
+    max_frames: int = 36_000
     protocols: frozenset[str] = frozenset(
         {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "oci", "hf", "memory"}
     )
     allow_http: bool = False
     http_seconds: float = 30.0
 
+    def most_bytes(self, media: Mapping[str, Any]) -> int:
+        """How many bytes ``media`` (schema.MEDIA) may have, by its modality or its name."""
+        path = (media.get("path") or "").lower()
+        clip = media.get("modality") == "video" or path.endswith(_VIDEO_ENDINGS)
+        return self.max_video_bytes if clip else self.max_bytes
+
 
 DEFAULT = Limits()
+
+
+def admitted(media: Mapping[str, Any]) -> Limits:
+    """The limits for an item that was taken in: what it was found to be then is allowed still."""
+    size = media.get("size") or 0
+    width, height = media.get("width") or 0, media.get("height") or 0
+    seconds, frames = media.get("seconds") or 0, media.get("frames") or 0
+    return Limits(
+        max_bytes=max(DEFAULT.max_bytes, size),
+        max_video_bytes=max(DEFAULT.max_video_bytes, size),
+        max_pixels=max(DEFAULT.max_pixels, width * height),
+        max_side=max(DEFAULT.max_side, width, height),
+        max_seconds=max(DEFAULT.max_seconds, seconds + 1),
+        # Packets are counted against it, of which a few may not be shown.
+        max_frames=max(DEFAULT.max_frames, 2 * frames),
+        allow_http=True,
+    )
 
 
 def read(media: Mapping[str, Any], limits: Limits = DEFAULT) -> bytes:
@@ -110,8 +146,7 @@ def read(media: Mapping[str, Any], limits: Limits = DEFAULT) -> bytes:
     offset, size = media.get("offset") or 0, media.get("size")
     if not path:
         raise MediaError("missing_file", "no path")
-    clip = media.get("modality") == "video" or path.lower().endswith(_VIDEO_ENDINGS)
-    most = max(limits.max_bytes, limits.max_video_bytes) if clip else limits.max_bytes
+    most = limits.most_bytes(media)
     if offset < 0 or (size is not None and size < 0):
         raise MediaError("corrupt", f"{path}: offset {offset}, size {size}")
     if size is not None and size > most:
@@ -181,32 +216,20 @@ def probe(data: bytes, limits: Limits = DEFAULT) -> Probe:
 
     Raises MediaError: ``empty_file``, ``not_an_image``, ``unsupported_format``, ``corrupt``,
     ``truncated``, ``too_many_bytes``, ``too_many_pixels``, ``too_small``, ``animated``,
-    ``multi_page``, ``no_video``.
+    ``multi_page``, and for clips ``no_video``, ``too_long``, ``too_many_frames``.
     """
-    name = containers.sniff(data)
-    if name in VIDEO_FORMATS:
-        if len(data) > max(limits.max_bytes, limits.max_video_bytes):
-            raise MediaError("too_many_bytes", f"{len(data)} bytes")
-
-        def check(width: int, height: int) -> None:
-            _check_size(width, height, limits)
-
-        return containers.probe_video(data, name, check)
-    picture, turn = _open(data, name, limits)
-    width, height = picture.size
-    if turn >= 5:
-        width, height = height, width
-    return Probe(name, width, height, "image")
+    return _probed(data, limits, whole=False)
 
 
 def verify(data: bytes, limits: Limits = DEFAULT) -> Probe:
-    """Probe ``data`` and decode an image once, cheaply, to find truncation and corruption.
+    """Probe ``data`` and decode it once, cheaply, to find truncation and corruption.
 
     A JPEG is decoded at an eighth of its size: all of its coded data is still read. Damage that
     leaves a valid JPEG stream is not seen, as the format carries no checksum; PNG chunks are
-    checked by their own. Raises MediaError as :func:`probe` and :func:`decode` do.
+    checked by their own. Of a clip all packets are read, and some are decoded
+    (:func:`datagen.demux.probe`). Raises MediaError as :func:`probe` and :func:`decode` do.
     """
-    found = probe(data, limits)
+    found = _probed(data, limits, whole=True)
     if found.modality == "image":
         picture, _ = _open(data, found.format, limits)
         with _guard():
@@ -217,6 +240,20 @@ def verify(data: bytes, limits: Limits = DEFAULT) -> Probe:
             with _guard():
                 PngImagePlugin.PngImageFile(io.BytesIO(data)).verify()
     return found
+
+
+def _probed(data: bytes, limits: Limits, whole: bool) -> Probe:
+    name = containers.sniff(data)
+    if name in VIDEO_FORMATS:
+        check_clip(data, limits)
+        return demux.probe(
+            data, name, limits, lambda width, height: check_size(width, height, limits), whole
+        )
+    picture, turn = _open(data, name, limits)
+    width, height = picture.size
+    if turn >= 5:
+        width, height = height, width
+    return Probe(name, width, height, "image")
 
 
 def decode(data: bytes, *, draft: int | None = None, limits: Limits = DEFAULT) -> Image.Image:
@@ -256,11 +293,11 @@ def _open(data: bytes, name: str, limits: Limits) -> tuple[ImageFile.ImageFile, 
         most = limits.max_bytes
         raise MediaError("too_many_bytes", f"{len(data)} bytes, at most {most} are allowed")
     if name == "webp":
-        _check_size(*containers.webp_size(data), limits)
+        check_size(*containers.webp_size(data), limits)
     stream = io.BytesIO(data)
     with _guard(stream):
         picture = _DECODERS[name](stream)
-        _check_size(*picture.size, limits)
+        check_size(*picture.size, limits)
         # Pillow turns a TIFF by itself when it loads.
         exif = None if name == "tiff" else picture.info.get("exif")
         turn = containers.exif_orientation(exif)
@@ -273,7 +310,15 @@ def _open(data: bytes, name: str, limits: Limits) -> tuple[ImageFile.ImageFile, 
     return picture, turn
 
 
-def _check_size(width: int, height: int, limits: Limits) -> None:
+def check_clip(data: bytes, limits: Limits) -> None:
+    """Raises MediaError ``too_many_bytes`` for a clip of more bytes than allowed."""
+    if len(data) > limits.max_video_bytes:
+        most = limits.max_video_bytes
+        raise MediaError("too_many_bytes", f"{len(data)} bytes, at most {most} are allowed")
+
+
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Raises MediaError for a picture that is too large, too small, or of no size at all."""
     if width < 1 or height < 1:
         raise MediaError("corrupt", f"declares {width} x {height} pixels")
     if width * height > limits.max_pixels or max(width, height) > limits.max_side:

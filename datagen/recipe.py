@@ -32,16 +32,21 @@ _ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class MediaLimits(BaseModel):
-    """Limits on untrusted media; larger files are rejected, not read.
+    """Limits on untrusted media; larger files are refused, not read.
 
-    max_bytes: of one file; max_pixels: width x height from the header; min_side: pixels of the
-    shorter side; verify: decode every file once on the way in, so that truncated ones are found.
+    max_bytes: of an image; max_video_bytes: of a clip; max_pixels: width x height from the
+    header; min_side: pixels of the shorter side; max_seconds, max_frames: of a clip; verify:
+    decode every file once on the way in (of a clip some stretches), so that truncated ones are
+    found.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     max_bytes: int = Field(64 << 20, gt=0)
+    max_video_bytes: int = Field(1 << 30, gt=0)
     max_pixels: int = Field(80_000_000, gt=0)
     min_side: int = Field(1, ge=1)
+    max_seconds: float = Field(600.0, gt=0, allow_inf_nan=False)
+    max_frames: int = Field(36_000, gt=0)
     verify: bool = True
 
 

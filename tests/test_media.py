@@ -6,7 +6,6 @@ import http.server
 import io
 import os
 import pickle
-import sys
 import tarfile
 import threading
 import warnings
@@ -422,12 +421,6 @@ def test_a_container_without_pictures_is_no_clip() -> None:
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
     assert verdict(lambda: media.probe(out.getvalue())) == "no_video"
-
-
-def test_without_pyav_the_container_is_still_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = clip("mp4", "mpeg4")
-    monkeypatch.setitem(sys.modules, "av", None)
-    assert media.probe(data) == media.Probe("mp4", 0, 0, "video")
 
 
 def test_damaged_clips_are_refused_not_raised() -> None:
