@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
@@ -13,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datagen import __version__, recipe_file
+from datagen import __version__
 from datagen.errors import DatagenError, RecipeError
 from datagen.progress import Bars, Lines
 from datagen.runs import Reporter, StepReport, Summary
@@ -71,24 +73,58 @@ def run(
 
     if not out:
         raise DatagenError("--out: name the run directory, for example --out runs/mine")
-    reporter: Reporter = Bars(err) if err.is_terminal and not quiet else Lines(err, quiet)
+    with _reporting(quiet) as reporter:
+        summary = run_recipe(
+            recipe,
+            out,
+            overrides or (),
+            address=address,
+            cpus=cpus,
+            retry_failed=retry_failed,
+            reporter=reporter,
+        )
+    show_summary(summary)
+
+
+@app.command()
+def refilter(
+    run: Annotated[str, typer.Argument(help="Directory of a finished run.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="New rules of its filters: similarity.low=0.7")
+    ] = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only how it ended.")] = False,
+) -> None:
+    """Decide a run anew by other thresholds; nothing that was computed is computed again."""
+    from datagen import note
+    from datagen.refilter import refilter as decide_anew
+
+    before = note.read(run)
+    with _reporting(quiet) as reporter:
+        summary = decide_anew(run, changes or (), address=address, cpus=cpus, reporter=reporter)
+    show_summary(summary, {step["id"]: step["rows_out"] for step in before["funnel"]})
+    if summary.status == "finished":
+        was = str(before["rows"])[:8]
+        out_console.print(
+            f"{'before':9} [dim]datagen.load({escape(repr(run))}, decision='{was}')[/]",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+@contextlib.contextmanager
+def _reporting(quiet: bool) -> Iterator[Reporter]:
+    """Shows what a run does; Ctrl-C ends it with the command that goes on."""
+    reporter = Bars(err) if err.is_terminal and not quiet else Lines(err, quiet)
     try:
-        with reporter:  # type: ignore[attr-defined]
-            summary = run_recipe(
-                recipe,
-                out,
-                overrides or (),
-                address=address,
-                cpus=cpus,
-                retry_failed=retry_failed,
-                reporter=reporter,
-            )
+        with reporter:
+            yield reporter
     except KeyboardInterrupt:
         again = shlex.join(["datagen", *sys.argv[1:]])
         err.print("\nStopped. What is done is kept; go on with:", highlight=False)
         err.print(f"  {escape(again)}", soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
-    show_summary(summary)
 
 
 @app.command()
@@ -102,23 +138,6 @@ def plan(
     from datagen.outlook import outlook, show
 
     show(outlook(recipe, overrides or (), out, address), out_console)
-
-
-@app.command("recipes")
-def list_recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
-) -> None:
-    """List the recipes, or print one."""
-    if name:
-        sys.stdout.write(recipe_file.find(name).read_text(encoding="utf-8"))
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("recipe", "what it builds"):
-        table.add_column(heading)
-    for known in recipe_file.names():
-        data, _ = recipe_file.read(known)
-        table.add_row(known, escape(str(data.get("about", ""))))
-    out_console.print(table)
 
 
 @app.command("operators")
@@ -145,14 +164,14 @@ def doctor() -> None:
     raise typer.Exit(0 if healthy else 1)
 
 
-def show_summary(summary: Summary) -> None:
-    """The funnel of a run and where to look."""
+def show_summary(summary: Summary, before: Mapping[str, int] | None = None) -> None:
+    """The funnel of a run and where to look; ``before``: rows out of its steps until now."""
     from datagen import store
 
     out_console.print()
     if summary.status == "already finished":
         out_console.print(f"[bold]{escape(summary.name)}[/] was already finished; nothing to do.\n")
-    out_console.print(funnel(summary.steps))
+    out_console.print(funnel(summary.steps, before))
     out_console.print()
     lines = [
         ("triplets", "triplets.parquet", "with scores, verdict, provenance"),
@@ -177,15 +196,18 @@ def _short(path: str) -> str:
     return min(path, near, key=len)
 
 
-def funnel(steps: list[StepReport]) -> Table:
+def funnel(steps: list[StepReport], before: Mapping[str, int] | None = None) -> Table:
     """One line per step: rows in, kept, rejected and failed, rows out, and the rules that said so.
 
-    Each rule has a line of its own, with the number of rows that it took away.
+    Each rule has a line of its own, with the number of rows that it took away. ``before``: rows
+    out of each step until now, shown beside.
     """
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("step", overflow="fold")
     for heading in ("in", "kept", "rejected", "failed", "out"):
         table.add_column(heading, justify="right", no_wrap=True)
+    if before is not None:
+        table.add_column("was", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("why", no_wrap=True)
     for step in steps:
@@ -198,6 +220,7 @@ def funnel(steps: list[StepReport]) -> Table:
             f"{sum(step.rejected.values()):,}",
             f"{sum(step.failed.values()):,}",
             f"{step.rows_out:,}",
+            *([] if before is None else [f"{before[step.id]:,}" if step.id in before else "–"]),
             step.level,
             escape("\n".join(f"{count:,} {rule}" for rule, count in ordered)),
         )
@@ -207,8 +230,12 @@ def funnel(steps: list[StepReport]) -> Table:
 def _mount() -> None:
     """Commands that live with what they command."""
     from datagen.cluster.command import submit_command
+    from datagen.export.command import export_command
+    from datagen.recipes_command import recipes_app
 
     app.command("submit")(submit_command)
+    app.command("export")(export_command)
+    app.add_typer(recipes_app, name="recipes")
 
 
 def _say(faults: list[str]) -> None:

@@ -141,6 +141,10 @@ def settle(journal: pa.Table) -> tuple[pa.Table, pa.Table]:
     Records that are equal in bytes, captions and labels become one item; the later keys are
     rejected as ``same_content``. Returns items (schema.ITEMS) and verdicts with their keys.
     """
+    for field in JOURNAL:
+        # Parts of which none could be read have verdicts only.
+        if field.name not in journal.column_names:
+            journal = journal.append_column(field, pa.nulls(journal.num_rows, field.type))
     order = journal.select(["verdict", "id", "key"]).to_pandas()
     # The path breaks ties between equal keys, so that no file order shows.
     order["path"] = journal["media"].combine_chunks().field("path").to_pandas()

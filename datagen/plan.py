@@ -89,15 +89,18 @@ def of_source(origin: Origin) -> str:
     return fingerprint(origin.type, origin.id, version, settings, origin.source.revision())
 
 
-def plan(recipe: Recipe, out: str, parts: Sequence[dict[str, Any]]) -> list[Planned]:
+def plan(
+    recipe: Recipe, out: str, parts: Sequence[dict[str, Any]], listed: str | None = None
+) -> list[Planned]:
     """Place every step of ``recipe`` in the run directory ``out``; the source comes first.
 
-    ``parts`` are the units of work of all sources, each with the fingerprint of its source.
+    ``parts`` are the units of work of all sources, each with the fingerprint of its source;
+    ``listed`` is what they came to when they were listed before.
     """
     steps_folder = store.join(out, "steps")
     # What sources say of themselves stands in their parts: one more source reads nothing again.
     values = fingerprint(LAYOUT, recipe.media.model_dump(), recipe.seed)
-    rows = fingerprint(values, sorted(part_id(part) for part in parts))
+    rows = listed or fingerprint(values, sorted(part_id(part) for part in parts))
     folder = store.join(steps_folder, f"source-{values[:8]}")
     types = ", ".join(origin.type for origin in recipe.sources)
     planned = [Planned("source", "source", types, values, rows, folder, {})]

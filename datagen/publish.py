@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datagen import plan, schema, store, tables
 from datagen.plan import Planned
-from datagen.steps import State
 
 
 def step(planned: Planned, made: Mapping[str, pa.Table]) -> None:
@@ -31,33 +31,50 @@ def step(planned: Planned, made: Mapping[str, pa.Table]) -> None:
         store.write_table(paths[name], table)
 
 
-def triplets(out: str, planned: Sequence[Planned], state: State) -> None:
+@dataclass(frozen=True)
+class Left:
+    """What a step left behind: the folder of its decision, and the level of its table."""
+
+    id: str
+    folder: str
+    level: str
+
+
+def triplets(out: str, steps: Sequence[Left]) -> None:
     """triplets.parquet: every triplet that was ever made, with the verdict it met.
 
     Where the recipe makes none, those of an earlier recipe go.
     """
+    path = store.join(out, "triplets.parquet")
+    made = gathered(steps)
+    if made is not None:
+        store.write_table(path, made)
+    else:
+        store.remove(path)
+
+
+def gathered(steps: Sequence[Left]) -> pa.Table | None:
+    """Every triplet that ``steps`` made, sorted by id, with verdict, rule, detail and step.
+
+    None where they made none.
+    """
     made: list[pa.Table] = []
-    for before, after in itertools.pairwise(planned):
-        if after.step is None or after.step.before != "triplets":
+    for before, after in itertools.pairwise(steps):
+        if before.level != "triplets":
             continue
-        verdicts = store.read_table(store.join(after.decision, "verdicts.parquet"))
+        verdicts = store.read_table(store.join(after.folder, "verdicts.parquet"))
         lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))
         if not lost.num_rows:
             continue
-        rows = store.read_table(store.join(before.decision, "table.parquet"))
+        rows = store.read_table(store.join(before.folder, "table.parquet"))
         rows = rows.filter(pc.is_in(rows["id"], value_set=lost["id"].combine_chunks()))
         given = lost.append_column("step", pa.array([after.id] * lost.num_rows, pa.string()))
         made.append(tables.with_columns(rows, given))
-    if state.level == "triplets":
-        rows = state.rows()
+    if steps and steps[-1].level == "triplets":
+        rows = store.read_table(store.join(steps[-1].folder, "table.parquet"))
         count = rows.num_rows
         for name in ("verdict", "rule", "detail", "step"):
             value = schema.KEPT if name == "verdict" else None
             rows = rows.append_column(name, pa.array([value] * count, pa.string()))
         made.append(rows)
-    path = store.join(out, "triplets.parquet")
-    if made:
-        joined = pa.concat_tables(made, promote_options="permissive")
-        store.write_table(path, tables.by_id(joined))
-    else:
-        store.remove(path)
+    return tables.by_id(pa.concat_tables(made, promote_options="permissive")) if made else None

@@ -75,7 +75,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that has passed every check. ``resolved`` is what was meant, as plain values."""
+    """A recipe that has passed every check.
+
+    ``resolved`` is what was meant, as plain values; ``base`` the folder of its file.
+    """
 
     name: str
     about: str
@@ -84,6 +87,7 @@ class Recipe:
     sources: tuple[Origin, ...]
     steps: tuple[Step, ...]
     resolved: dict[str, Any] = field(repr=False)
+    base: str = ""
 
 
 def load(recipe: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -92,8 +96,13 @@ def load(recipe: str, overrides: Iterable[str] = ()) -> Recipe:
     return check(data, place=path.name, base=str(path.parent))
 
 
-def check(data: Mapping[str, Any], place: str = "recipe", base: str = "") -> Recipe:
-    """Check a recipe given as plain values. Raises RecipeError with every fault found."""
+def check(
+    data: Mapping[str, Any], place: str = "recipe", base: str = "", look_at_sources: bool = True
+) -> Recipe:
+    """Check a recipe given as plain values. Raises RecipeError with every fault found.
+
+    place, base: name and folder of its file; look_at_sources: whether they must be there.
+    """
     faults = [
         f"{place}: {key}: unknown key; {nearest(str(key), TOP_LEVEL)}"
         for key in data
@@ -118,7 +127,7 @@ def check(data: Mapping[str, Any], place: str = "recipe", base: str = "") -> Rec
         faults.append(f"{place}: seed: a whole number from 0 expected, {seed!r} found")
     if faults or media is None:
         raise RecipeError(faults)
-    _check_machine(sources, steps, place)
+    _check_machine(sources if look_at_sources else (), steps, place)
     return Recipe(
         name=str(data.get("name") or Path(place).stem),
         about=str(data.get("about") or ""),
@@ -127,6 +136,7 @@ def check(data: Mapping[str, Any], place: str = "recipe", base: str = "") -> Rec
         sources=tuple(sources),
         steps=tuple(steps),
         resolved=dict(data),
+        base=base,
     )
 
 

@@ -125,7 +125,7 @@ def _merge(base: dict[str, Any], child: dict[str, Any], place: str) -> dict[str,
         if key == "steps" and isinstance(value, dict):
             out["steps"] = _steps(base.get("steps"), place)
             for name, change in value.items():
-                index = _step_index(out["steps"], str(name))
+                index = step_index(out["steps"], str(name))
                 if index is None:
                     known = sorted({alias for ids in _aliases(out["steps"]) for alias in ids})
                     raise RecipeError(f"{place}: steps.{name}: {nearest(str(name), known)}")
@@ -164,7 +164,7 @@ def _override(data: dict[str, Any], override: str, place: str, faults: list[str]
             )
             return
         steps = _steps(data.get("steps"), place)
-        index = _step_index(steps, rest[0])
+        index = step_index(steps, rest[0])
         if index is None:
             known = sorted({alias for ids in _aliases(steps) for alias in ids})
             faults.append(f"{name}: no step '{rest[0]}'; {nearest(rest[0], known)}")
@@ -262,7 +262,8 @@ def _aliases(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [[a for a in aliases if flat.count(a) == 1] for aliases in wanted]
 
 
-def _step_index(steps: Sequence[Mapping[str, Any]], name: str) -> int | None:
+def step_index(steps: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    """Which step ``name`` means: its id, operator, space or kind; None where that is not one."""
     hits = [index for index, aliases in enumerate(_aliases(steps)) if name in aliases]
     if not hits:
         numbered = step_ids(steps)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datagen import media, schema, store
+from datagen import media, note, publish, schema, store
 from datagen.errors import DatagenError, nearest
 from datagen.space import Space
 
@@ -46,13 +46,30 @@ class Run:
         Columns: schema.TRIPLETS, scores, negatives, split, verdict, rule, detail and the step
         that decided. Raises DatagenError where the run is not finished.
         """
-        path = store.join(self.out, "triplets.parquet")
         if self.status != "finished":
             raise DatagenError(f"{self.out}: this run is {self.status}, not finished")
-        if not store.exists(path):
+        path = store.join(self.out, "triplets.parquet")
+        if note.read(self.out).get("rows") != self.note["rows"]:
+            table = publish.gathered(self._left())
+        else:
+            table = store.read_table(path) if store.exists(path) else None
+        if table is None:
             raise DatagenError(f"{path}: missing; this recipe makes no triplets")
-        table = store.read_table(path)
         return table if every else table.filter(pc.equal(table["verdict"], schema.KEPT))
+
+    def decisions(self) -> list[str]:
+        """Names of the decisions that this run has come to, the current one last.
+
+        ``datagen.load(out, decision=NAME)`` opens an earlier one: its thresholds, verdicts and
+        triplets. The shards are those of the current one.
+        """
+        return note.decisions(self.out)
+
+    def _left(self) -> list[publish.Left]:
+        return [
+            publish.Left(step["id"], store.join(self.out, step["folder"]), report["level"])
+            for step, report in zip(self.note["steps"], self.funnel, strict=True)
+        ]
 
     def table(self, step: str) -> pa.Table:
         """The table that ``step`` left."""
@@ -91,8 +108,11 @@ class Run:
         raise DatagenError(f"{self.out}: no step '{step}'; {nearest(step, self.steps)}")
 
 
-def load(out: str) -> Run:
-    """Open the run in ``out``. Raises DatagenError where there is none."""
-    from datagen.runs import status
+def load(out: str, decision: str | None = None) -> Run:
+    """Open the run in ``out``; ``decision``: an earlier one of it (see ``Run.decisions``).
 
-    return Run(store.local_path(out) if store.is_local(out) else out, status(out))
+    Raises DatagenError where there is none.
+    """
+    out = store.local_path(out) if store.is_local(out) else out.rstrip("/")
+    found = note.read(out) if decision is None else note.decision(out, decision)
+    return Run(out, found)

@@ -7,9 +7,6 @@ complete when its ``done.json`` stands; a step that is not complete resumes from
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import json
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datagen import ingest, plan, publish, recipe_file, schema, store, tables
+from datagen import ingest, note, plan, publish, recipe_file, schema, store, tables
 from datagen.cluster.resources import fits
 from datagen.errors import DatagenError, RecipeError
 from datagen.lock import locked
@@ -98,12 +95,14 @@ def run(
     cpus: int | None = None,
     retry_failed: bool = False,
     reporter: Reporter | None = None,
+    listed: str | None = None,
 ) -> Summary:
     """Run a recipe (name, path, or plain values) into the directory ``out``, or go on with it.
 
     overrides: ``["source.path=photos", "steps.similarity.low=0.7"]``; address: an existing Ray
     cluster (RAY_ADDRESS by default, else local); cpus: logical CPUs of a local one;
-    retry_failed: try rows again that failed. Raises RecipeError and DatagenError for what the
+    retry_failed: try rows again that failed; listed: take the source as it was listed when its
+    rows had this fingerprint. Raises RecipeError and DatagenError for what the
     user can mend; the same call goes on after any interruption.
     """
     started = time.monotonic()
@@ -116,7 +115,7 @@ def run(
         )
     store.make_folder(out)
     with locked(out):
-        runner = _Runner(recipe, out, address, cpus, retry_failed, reporter or Silent())
+        runner = _Runner(recipe, out, address, cpus, retry_failed, reporter or Silent(), listed)
         status, reports = runner.go()
     return Summary(recipe.name, out, status, reports, time.monotonic() - started)
 
@@ -154,13 +153,17 @@ class _Runner:
         cpus: int | None,
         retry_failed: bool,
         reporter: Reporter,
+        listed: str | None,
     ) -> None:
         self.recipe = recipe
         self.out = out
         self.retry_failed = retry_failed
         self.reporter = reporter
-        self.parts = source_parts(recipe, out)
-        self.planned = plan.plan(recipe, out, self.parts)
+        self.listed = listed
+        self.parts = [] if listed else source_parts(recipe, out)
+        self.planned = plan.plan(recipe, out, self.parts, listed)
+        if listed and self.planned[0].done() is None:
+            raise DatagenError(f"{out}: its items are gone; give the recipe to 'datagen run'")
         self.connection = contextlib.ExitStack()
         self.address, self.cpus = address, cpus
         self._engine: Any = None
@@ -198,7 +201,7 @@ class _Runner:
                     onward = planned.onward
                     report = self._execute(planned, state)
                     if planned.onward != onward:
-                        self.planned = plan.plan(self.recipe, self.out, self.parts)
+                        self.planned = plan.plan(self.recipe, self.out, self.parts, self.listed)
                 state.advance(planned)
                 reports.append(report)
                 self.reporter.finish(report)
@@ -207,7 +210,7 @@ class _Runner:
             fresh = [r for r in reports if not r.reused]
             if not fresh and before == ("finished", last, self._folders()):
                 return "already finished", reports
-            publish.triplets(self.out, self.planned, state)
+            publish.triplets(self.out, self._levels(reports))
         return "finished", reports
 
     def _clear(self) -> None:
@@ -339,38 +342,27 @@ class _Runner:
             self._note("finished", reports)
 
     def _note(self, status: str, reports: Sequence[StepReport], error: str | None = None) -> None:
-        store.write_json(
-            store.join(self.out, "run.json"),
-            {
-                "status": status,
-                **({"error": error} if error else {}),
-                "layout": plan.LAYOUT,
-                "rows": self.planned[-1].rows,
-                "recipe": self.recipe.resolved,
-                "seed": self.recipe.seed,
-                "versions": versions(),
-                "steps": [
-                    {**place, "revision": p.step.operator.revision() if p.step else ""}
-                    for p, place in zip(self.planned, self._folders(), strict=True)
-                ],
-                "funnel": [asdict(report) for report in reports],
-            },
-        )
+        funnel = [asdict(report) for report in reports]
+        note.write(self.out, self.recipe, self.planned, status, funnel, error)
+
+    def _levels(self, reports: Sequence[StepReport]) -> list[publish.Left]:
+        return [
+            publish.Left(step.id, step.decision, report.level)
+            for step, report in zip(self.planned, reports, strict=True)
+        ]
 
     def _folders(self) -> list[dict[str, str]]:
         """Where the decision of each step lies."""
-        cut = len(self.out)
-        return [{"id": p.id, "folder": p.decision[cut:].lstrip("/")} for p in self.planned]
+        return note.folders(self.out, self.planned)
 
     def _status(self) -> tuple[str, str, list[dict[str, str]]]:
-        path = store.join(self.out, "run.json")
-        if not store.exists(path):
+        if not store.exists(store.join(self.out, "run.json")):
             return "", "", []
-        note = store.read_json(path)
+        found = note.read(self.out)
         steps = [
-            {name: s.get(name, "") for name in ("id", "folder")} for s in note.get("steps", [])
+            {name: s.get(name, "") for name in ("id", "folder")} for s in found.get("steps", [])
         ]
-        return note.get("status", ""), note.get("rows", ""), steps
+        return found.get("status", ""), found.get("rows", ""), steps
 
 
 def _counted(verdicts: pa.Table, verdict: str) -> dict[str, int]:
@@ -379,22 +371,3 @@ def _counted(verdicts: pa.Table, verdict: str) -> dict[str, int]:
         return {"": rows.num_rows} if rows.num_rows else {}
     counts = pc.value_counts(pc.fill_null(rows["rule"], "error").combine_chunks())
     return {c["values"]: c["counts"] for c in sorted(counts.to_pylist(), key=lambda c: c["values"])}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what makes the data."""
-    out = {"python": ".".join(str(n) for n in sys.version_info[:3])}
-    for name in ("datagen", "ray", "pyarrow", "numpy", "pillow", "torch", "open_clip_torch"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            out[name] = importlib.metadata.version(name)
-    return out
-
-
-def status(out: str) -> dict[str, Any]:
-    """run.json of the run in ``out``. Raises DatagenError where there is none."""
-    path = store.join(out, "run.json")
-    if not store.exists(path):
-        raise DatagenError(f"{out}: no run here (run.json is missing)")
-    note = json.loads(store.read_bytes(path))
-    assert isinstance(note, dict)
-    return note

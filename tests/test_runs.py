@@ -281,6 +281,13 @@ def test_a_part_that_cannot_be_read_is_a_failed_row_with_an_id(tmp_path):
     assert verdicts["id"].null_count == 0
 
 
+def test_a_source_of_which_nothing_can_be_read_ends_in_a_line(tmp_path):
+    source = captions(tmp_path / "in", bad=[])
+    (tmp_path / "in/bad.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(DatagenError, match=r"left no row of 1 \(error 1\)"):
+        package.run({"source": source, "steps": PAIRED}, str(tmp_path / "run"))
+
+
 def test_what_a_retry_mends_reaches_every_later_step(tmp_path):
     source = captions(tmp_path / "in", a=[*chairs(1), "broken"], b=[*chairs(2), "broken"])
     recipe = {"source": source, "steps": PAIRED}
