@@ -1,4 +1,4 @@
-"""Cosines and nearest neighbours: the mathematics behind ``knn_band``.
+"""Cosines and nearest neighbours: the mathematics behind ``knn_band`` and ``group``.
 
 Candidates come from faiss in single precision, shard by shard, and are ordered by cosines that
 are computed in double precision from the two vectors alone and rounded to four decimals, ties by
@@ -12,13 +12,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
 
+from datagen.errors import DatagenError
 from datagen.pairing._table import Array, mix64, seed64
 from datagen.space import Space
-from datagen.step import Parallel
+from datagen.step import Context, Parallel
 
 #: Similarities are rounded to so many decimals before anything is ordered by them.
 DECIMALS = 4
@@ -274,3 +276,50 @@ def nearest(search: Search, k: int, space: Space, parallel: Parallel) -> tuple[A
         parallel(work, shards(len(search.rows))),
     )
     return ranked(space.vectors, search, found, k)
+
+
+class Chosen(Protocol):
+    """Settings of an operator that looks for neighbours."""
+
+    space: str
+    k: int
+    index: Any
+    effort: int
+    min_recall: float
+    recall_sample: int
+
+
+def of_every_item(
+    operator: str, chosen: Chosen, rows: Array, hashes: Array, context: Context, parallel: Parallel
+) -> tuple[Array, Array, dict[str, Any]]:
+    """Cosines and places of the k nearest of every row of a space (n, k each), and notes.
+
+    rows: of the space, that have a direction; hashes: seeded, of each, by which those are chosen
+    on which the recall of an inexact index is measured. Raises DatagenError where it is too low.
+    """
+    search = Search(
+        folder=context.spaces[chosen.space],
+        rows=rows,
+        queries=np.arange(len(rows)),
+        fetch=min(len(rows), 1 + max(2 * chosen.k, chosen.k + 32)),
+        index=chosen.index,
+        effort=chosen.effort,
+        seed=context.seed,
+    )
+    if len(rows) < 2:
+        nothing = np.full((len(rows), chosen.k), -1, np.int64)
+        return np.full(nothing.shape, np.nan), nothing, {}
+    space = context.space(chosen.space)
+    cosine, place = nearest(search, chosen.k, space, parallel)
+    if chosen.index == "exact":
+        return cosine, place, {}
+    sample = np.sort(np.argsort(mix64(hashes ^ seed64(1)))[: chosen.recall_sample])
+    true = nearest(search.exact(sample), chosen.k, space, parallel)[0]
+    reached = round(recall(cosine[sample], true), 4)
+    if reached < chosen.min_recall:
+        raise DatagenError(
+            f"{operator}: index '{chosen.index}' finds {reached:.3f} of the {chosen.k} nearest, "
+            f"min_recall is {chosen.min_recall}; raise effort (now {chosen.effort}) or set "
+            "index: exact"
+        )
+    return cosine, place, {"recall_at_k": reached, "recall_sample": len(sample)}

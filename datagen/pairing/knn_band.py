@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from datagen import schema, step
-from datagen.errors import DatagenError
 from datagen.pairing import _neighbours as maths
 from datagen.pairing._table import (
     Array,
@@ -25,9 +24,7 @@ from datagen.pairing._table import (
     Mined,
     first_caption,
     flat_captions,
-    mix64,
     pair_table,
-    seed64,
     verdict_table,
     within_caps,
 )
@@ -101,7 +98,9 @@ class KnnBand(TableOperator[Settings]):
         space = context.space(chosen.space)
         rows = space.rows(items["id"])[canon.rows]
         able = np.flatnonzero(maths.directions(space.vectors, rows))
-        cosine, place, notes = self._neighbours(rows[able], canon.hashes[able], context, parallel)
+        cosine, place, notes = maths.of_every_item(
+            "knn_band", chosen, rows[able], canon.hashes[able], context, parallel
+        )
         reference, rank = np.nonzero(self._allowed(cosine, place, items, canon, able))
         target = able[place[reference, rank]]
         found = _Found(
@@ -130,39 +129,6 @@ class KnnBand(TableOperator[Settings]):
         }
         rows_out = self._table(items, kept, canon, context)
         return Result(rows_out, verdict_table(items["id"], code[canon.places], RULES), notes=notes)
-
-    def _neighbours(
-        self, rows: Array, hashes: Array, context: Context, parallel: Parallel
-    ) -> tuple[Array, Array, dict[str, Any]]:
-        """Cosines and places of the k nearest (n, k each), and the recall of the search."""
-        chosen = self.settings
-        search = maths.Search(
-            folder=context.spaces[chosen.space],
-            rows=rows,
-            queries=np.arange(len(rows)),
-            fetch=min(len(rows), 1 + max(2 * chosen.k, chosen.k + 32)),
-            index=chosen.index,
-            effort=chosen.effort,
-            seed=context.seed,
-        )
-        if len(rows) < 2:
-            nothing = np.full((len(rows), chosen.k), -1, np.int64)
-            return np.full(nothing.shape, np.nan), nothing, {}
-        cosine, place = maths.nearest(search, chosen.k, context.space(chosen.space), parallel)
-        if chosen.index == "exact":
-            return cosine, place, {}
-        sample = np.sort(np.argsort(mix64(hashes ^ seed64(1)))[: chosen.recall_sample])
-        true = maths.nearest(search.exact(sample), chosen.k, context.space(chosen.space), parallel)[
-            0
-        ]
-        reached = round(maths.recall(cosine[sample], true), 4)
-        if reached < chosen.min_recall:
-            raise DatagenError(
-                f"knn_band: index '{chosen.index}' finds {reached:.3f} of the {chosen.k} nearest, "
-                f"min_recall is {chosen.min_recall}; raise effort (now {chosen.effort}) or set "
-                "index: exact"
-            )
-        return cosine, place, {"recall_at_k": reached, "recall_sample": len(sample)}
 
     def _allowed(
         self, cosine: Array, place: Array, items: pa.Table, canon: Canon, able: Array
