@@ -6,17 +6,18 @@ import functools
 import glob
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import Field
 
-from datagen import models
+from datagen import models, preprocess
 from datagen.errors import DatagenError
 from datagen.models import ModelRef
 from datagen.preprocess import Geometry
-from datagen.step import Resources
+from datagen.step import Context, Resources, RowOperator, Settings
 
 Array = np.ndarray[Any, Any]
 
@@ -160,26 +161,55 @@ class Clip:
         return self.model.encode_text(tokens)
 
 
-class Wanted(Protocol):
-    """Settings of an operator that uses a CLIP model."""
+def pooled(vectors: Array, counts: Sequence[int], weights: Array | None = None) -> Array:
+    """One vector for each run of ``counts`` of ``vectors`` (n, width): a clip's of its frames'.
+
+    It is their mean, weighted by ``weights`` (n) where given, scaled to length 1 and rounded as
+    :func:`datagen.models.unit_vectors` does; a row that stands alone is its own.
+    """
+    number = np.asarray(counts, dtype=np.int64)
+    if (number == 1).all():
+        return vectors
+    starts = np.cumsum(number) - number
+    wide = vectors.astype(np.float64)
+    if weights is not None:
+        wide *= weights[:, None]
+    means = models.unit_vectors(np.add.reduceat(wide, starts, axis=0))
+    alone = number == 1
+    means[alone] = vectors[starts[alone]]
+    return means
+
+
+class ModelSettings(Settings):
+    """Settings of an operator that gives images, frames of clips or texts to a CLIP model."""
 
     model: str
-    device: str
-    precision: str
-    batch_size: int
-    trust_remote_code: bool
+    frames: preprocess.Frames = 8
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = Field(64, ge=1)
+    trust_remote_code: bool = False
 
 
-class LazyClip:
-    """A CLIP model in three places: named in the driver, its geometry on CPU workers, its
-    weights in the model's actor. Pickles as long as it is not open.
+S = TypeVar("S", bound=ModelSettings)
+
+#: Frames that a batch of rows may hold, at most: 300 MB of pixels at 224 x 224.
+FRAMES = 2048
+
+
+class ClipOperator(RowOperator[S]):
+    """An operator with a CLIP model in three places: named in the driver, its geometry on CPU
+    workers, its weights in the model's actor. Pickles as long as it is not open.
 
     Raises DatagenError where the reference is not one.
     """
 
-    def __init__(self, settings: Any) -> None:
-        self.settings: Wanted = settings
-        self.ref = models.parse(self.settings.model)
+    requires = (("torch", "models"), ("open_clip", "models"))
+    clip: Clip
+
+    def __init__(self, settings: S) -> None:
+        super().__init__(settings)
+        self.ref = models.parse(settings.model)
         self._geometry: Geometry | None = None
 
     def revision(self) -> str:
@@ -188,7 +218,7 @@ class LazyClip:
         self.ref = models.at(self.ref, found)
         return found
 
-    def faults(self) -> list[str]:
+    def check(self) -> Iterable[str]:
         """What can be seen to be wrong before any weights are loaded; one line each."""
         try:
             self.revision()
@@ -206,13 +236,14 @@ class LazyClip:
         return self._geometry
 
     def resources(self) -> Resources:
-        """One CPU, and a GPU where there is one; a batch of rows is one forward pass."""
+        """One CPU, and a GPU where there is one; a batch of images is one forward pass."""
         gpus = models.gpus(self.settings.device)
-        return Resources(gpus=gpus, batch_size=self.settings.batch_size, actor=True)
+        rows = max(1, FRAMES // preprocess.frames_at_most(self.settings.frames))
+        return Resources(gpus=gpus, batch_size=min(rows, self.settings.batch_size), actor=True)
 
-    def open(self) -> Clip:
+    def open(self, context: Context) -> None:
         """Load the weights."""
-        return load(
+        self.clip = load(
             self.ref,
             device=self.settings.device,
             precision=self.settings.precision,

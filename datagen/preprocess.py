@@ -3,23 +3,56 @@
 An image goes through open_clip's own preprocessing in two halves. The first, resize and crop to
 the model's size, is Pillow work on any CPU worker (:class:`Geometry`) and gives uint8 pixels; the
 second, scaling and normalisation, happens beside the model (:class:`datagen.clip.Clip`). Together
-they equal the ``preprocess`` that open_clip returns with the model, bit for bit.
+they equal the ``preprocess`` that open_clip returns with the model, bit for bit. Of a clip each
+chosen frame goes the way of an image.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from pydantic import BeforeValidator
 
-from datagen import media, schema
+from datagen import frames, media, schema
 from datagen.faults import Fault
 
 Array = np.ndarray[Any, Any]
+
+#: Frames that a model is given of one clip, at most.
+MOST = 64
+_NAMED = {"first": 1, "middle": 1, "key": frames.KEYS}
+
+
+def _choice(value: Any) -> Any:
+    """``value`` as a :data:`datagen.frames.Choice`. Raises ValueError of one line."""
+    if isinstance(value, str) and value in _NAMED:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST:
+        return value
+    if isinstance(value, (list, tuple)) and 1 <= len(value) <= MOST:
+        numbers = [one for one in value if isinstance(one, (int, float))]
+        if len(numbers) == len(value) and all(math.isfinite(n) and n >= 0 for n in numbers):
+            return tuple(map(float, numbers))
+    raise ValueError(
+        f"first, middle, key, a number of frames (1 to {MOST}) or a list of seconds expected"
+    )
+
+
+#: The setting ``frames`` of an operator: which frames of a clip its model is given.
+Frames = Annotated[frames.Choice, BeforeValidator(_choice)]
+
+
+def frames_at_most(choice: frames.Choice) -> int:
+    """How many frames of a clip ``choice`` names, at most."""
+    if isinstance(choice, str):
+        return _NAMED[choice]
+    return choice if isinstance(choice, int) else len(choice)
 
 
 @dataclass(frozen=True)
@@ -92,38 +125,76 @@ def _crop_or_pad(picture: Image.Image, width: int, height: int, fill: int) -> Im
 
 
 def decode(
-    media_lists: Sequence[Sequence[Mapping[str, Any] | None]], geometry: Geometry
-) -> tuple[pa.Array, list[Fault]]:
-    """Decode and fit the images of each row; runs on CPU workers.
+    media_lists: Sequence[Sequence[Mapping[str, Any] | None]],
+    geometry: Geometry,
+    choice: frames.Choice,
+) -> tuple[dict[str, pa.Array], list[Fault]]:
+    """Decode and fit the images, and the frames ``choice`` of the clips, of each row.
 
-    Returns a column of lists of ``geometry.size`` bytes (uint8 height x width x 3 each), and what
-    is wrong with each row: one bad image spoils its row, whose list is then null.
+    Runs on CPU workers. Returns three columns, and what is wrong with each row: ``pixels``, lists
+    of ``geometry.size`` bytes (uint8 height x width x 3 each); ``frames``, how many of them belong
+    to each medium; ``seconds``, the time of each. One bad medium spoils its row, whose lists are
+    then null.
     """
-    pixels: list[list[bytes] | None] = []
+    rows: list[_Row | None] = []
     faults: list[Fault] = []
-    for images in media_lists:
+    for places in media_lists:
         try:
-            fault = next((fault for fault in map(_unfit, images) if fault), None)
-            row = None if fault else [geometry.fit(media.image(m)).tobytes() for m in images if m]
+            rows.append(_row(places, geometry, choice))
+            faults.append(None if rows[-1] else _NO_MEDIA)
         except media.MediaError as error:
-            fault, row = (schema.FAILED, error.rule, error.detail), None
-        pixels.append(row)
-        faults.append(fault)
-    return pa.array(pixels, pa.large_list(pa.binary(geometry.size))), faults
+            rows.append(None)
+            faults.append((schema.FAILED, error.rule, error.detail))
+    kinds = {
+        "pixels": pa.large_list(pa.binary(geometry.size)),
+        "frames": pa.list_(pa.int32()),
+        "seconds": pa.list_(pa.float64()),
+    }
+    columns = {
+        name: pa.array([row and row[place] for row in rows], kind)
+        for place, (name, kind) in enumerate(kinds.items())
+    }
+    return columns, faults
 
 
-def _unfit(image: Mapping[str, Any] | None) -> Fault:
-    if image is None:
-        return schema.REJECTED, "no_media", "the item has no image"
-    if image["modality"] == "video":
-        return schema.FAILED, "clips_not_supported", "CLIP models look at images only"
-    return None
+_NO_MEDIA: Fault = (schema.REJECTED, "no_media", "the item has no image")
+
+#: Pixels, frames of each medium, and the time of each frame.
+_Row = tuple[list[bytes], list[int], list[float]]
+
+
+def _row(
+    places: Sequence[Mapping[str, Any] | None], geometry: Geometry, choice: frames.Choice
+) -> _Row | None:
+    if any(place is None for place in places):
+        return None
+    row: _Row = ([], [], [])
+    for place in places:
+        assert place is not None
+        found = frames.of(place, choice, media.admitted(place))
+        row[0].extend(geometry.fit(frame.image).tobytes() for frame in found)
+        row[1].append(len(found))
+        row[2].extend(frame.seconds for frame in found)
+    return row
 
 
 def pixels(rows: pa.Table, geometry: Geometry, usable: Sequence[int]) -> Array:
-    """The decoded images of the ``usable`` rows in order: uint8 (n, height, width, 3)."""
+    """The decoded frames of the ``usable`` rows in order: uint8 (n, height, width, 3)."""
     shape = (geometry.height, geometry.width, 3)
     if not len(usable):
         return np.zeros((0, *shape), np.uint8)
-    flat = rows["pixels"].take(pa.array(usable, pa.int64())).combine_chunks().flatten()
-    return np.stack([np.frombuffer(v.as_buffer(), np.uint8) for v in flat]).reshape(-1, *shape)
+    column = rows["pixels"]
+    if len(usable) < len(column):
+        column = column.take(pa.array(usable, pa.int64()))
+    flat = column.combine_chunks().flatten()
+    data = np.frombuffer(flat.buffers()[1], np.uint8) if len(flat) else np.zeros(0, np.uint8)
+    begin = flat.offset * geometry.size
+    return data[begin : begin + len(flat) * geometry.size].reshape(-1, *shape)
+
+
+def counts(rows: pa.Table, usable: Sequence[int]) -> list[list[int]]:
+    """How many frames each medium of the ``usable`` rows has."""
+    if not len(usable):
+        return []
+    found: list[list[int]] = rows["frames"].take(pa.array(usable, pa.int64())).to_pylist()
+    return found

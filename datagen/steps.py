@@ -104,7 +104,7 @@ def execute(
         subjects = rows
     journal = store.Journal(planned.journal)
     _fill(journal, planned, operator, state, subjects, engine, retry_failed, reporter)
-    without = ("vector",) if isinstance(operator, Embedder) else ()
+    without = tables.VECTORS if isinstance(operator, Embedder) else ()
     answered = tables.answers(journal, subjects["id"], without)
     if isinstance(operator, Filter):
         return _decide(operator, state, answered, on_items)

@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 
 from datagen import schema
 from datagen.errors import DatagenError
-from datagen.space import Space
+from datagen.space import FrameRows, Space
 from datagen.store import Journal
 
 VERDICT = ("verdict", "rule", "detail")
+#: What embedders give that is read one part at a time, and never as one table.
+VECTORS = ("vector", "frame_vectors", "frame_seconds")
 _RANK = {schema.KEPT: 0, schema.REJECTED: 1, schema.FAILED: 2}
 
 
@@ -179,16 +181,30 @@ def add_provenance(table: pa.Table, line: dict[str, Any]) -> pa.Table:
 def write_space(folder: str, journal: Journal, ids: pa.ChunkedArray) -> None:
     """The space of the kept ``ids``, from the journal's vectors, one part in memory at a time."""
 
-    def chunks() -> Iterator[tuple[list[str], np.ndarray[Any, Any]]]:
+    def chunks() -> Iterator[tuple[list[str], np.ndarray[Any, Any], FrameRows | None]]:
         for part in journal.parts():
             table = journal.read_part(part)
             if "vector" not in table.column_names:
                 continue
             table = table.filter(pc.is_valid(table["vector"])).combine_chunks()
             if table.num_rows:
-                vectors = table["vector"].combine_chunks()
-                width = vectors.type.list_size
-                flat = vectors.flatten().to_numpy(zero_copy_only=False)
-                yield table["unit"].to_pylist(), flat.reshape(-1, width)
+                yield table["unit"].to_pylist(), _matrix(table["vector"]), _frames(table)
 
     Space.build(folder, ids.to_pylist(), chunks())
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """A column of fixed-size lists, none null, as (n, size)."""
+    values = column.combine_chunks()
+    flat: np.ndarray[Any, Any] = values.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, values.type.list_size)
+
+
+def _frames(table: pa.Table) -> FrameRows | None:
+    """The frames that an embedder kept beside its vectors; None where it kept none."""
+    if "frame_vectors" not in table.column_names:
+        return None
+    lists = table["frame_vectors"].combine_chunks()
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    seconds = table["frame_seconds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return FrameRows(_matrix(pa.chunked_array([lists.flatten()])), seconds, counts.astype(np.int64))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from datagen import clip, faults, preprocess, schema
 from datagen.faults import Fault
-from datagen.step import Context, Filter, Resources, Settings
+from datagen.step import Filter
 
 Array = np.ndarray[Any, Any]
 Media = Mapping[str, Any] | None
@@ -21,21 +20,18 @@ Media = Mapping[str, Any] | None
 TOO_LOW, TOO_HIGH = "too_low", "too_high"
 
 
-class ClipSettings(Settings):
+class ClipSettings(clip.ModelSettings):
     """model: as in ``embed``; published thresholds are cosines of ``open_clip:ViT-L-14/openai``.
 
-    low, high: the band that is kept, bounds included (cosine, -1 to 1). device: auto, cpu, cuda,
-    mps. precision: auto (bf16 on CUDA, else fp32), fp32, bf16, fp16. batch_size: rows of every
-    forward pass.
+    low, high: the band that is kept, bounds included (cosine, -1 to 1). frames: of a clip so many
+    frames at even distances, ``first``, ``middle``, ``key`` (key frames, eight at most), or those
+    at a list of seconds. device: auto, cpu, cuda, mps. precision: auto (bf16 on CUDA, else fp32),
+    fp32, bf16, fp16. batch_size: rows of every forward pass.
     """
 
     model: str = "open_clip:ViT-L-14/openai"
     low: float | None = Field(None, ge=-1, le=1)
     high: float | None = Field(None, ge=-1, le=1)
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int = Field(64, ge=1)
-    trust_remote_code: bool = False
 
     @model_validator(mode="after")
     def _band(self) -> ClipSettings:
@@ -49,21 +45,20 @@ class ClipSettings(Settings):
 S = TypeVar("S", bound=ClipSettings)
 
 
-class ClipFilter(Filter[S]):
-    """Scores images against texts with a CLIP model; a subclass says which of a row's."""
+class ClipFilter(clip.ClipOperator[S], Filter[S]):
+    """Scores images and clips against texts with a CLIP model; a subclass says which of a row's.
+
+    A clip stands in the place of an image with the mean of its frames' unit vectors, scaled to
+    length 1: the vector that ``embed: {op: open_clip}`` gives it by default.
+    """
 
     rules: ClassVar[frozenset[str]] = frozenset({"low", "high"})
-    requires = (("torch", "models"), ("open_clip", "models"))
     #: Name of the score column.
     score: ClassVar[str]
 
-    def __init__(self, settings: S) -> None:
-        super().__init__(settings)
-        self.lazy = clip.LazyClip(settings)
-
     @abstractmethod
     def images(self, rows: pa.Table) -> list[list[Media]]:
-        """The images of each row."""
+        """The images and clips of each row."""
 
     @abstractmethod
     def texts(self, rows: pa.Table) -> list[list[str]]:
@@ -73,27 +68,15 @@ class ClipFilter(Filter[S]):
     def combine(self, cosines: Array) -> float:
         """The score of a row from the cosines (images, texts) of all its images and texts."""
 
-    def resources(self) -> Resources:
-        return self.lazy.resources()
-
-    def revision(self) -> str:
-        return self.lazy.revision()
-
-    def check(self) -> Iterable[str]:
-        return self.lazy.faults()
-
-    def open(self, context: Context) -> None:
-        self.clip = self.lazy.open()
-
     def prepare(self, rows: pa.Table) -> pa.Table:
         images, texts = self.images(rows), self.texts(rows)
-        pixels, wrong = preprocess.decode(images, self.lazy.geometry)
+        decoded, wrong = preprocess.decode(images, self.geometry, self.settings.frames)
         for number in range(rows.num_rows):
             if not images[number] or not texts[number]:
                 lacking = "text" if images[number] else "image"
                 fault = (schema.FAILED, f"no_{lacking}", f"there is no {lacking} to compare")
                 wrong[number] = wrong[number] or fault
-        given = {"id": rows["id"], "pixels": pixels, "texts": pa.array(texts, _TEXTS)}
+        given = {"id": rows["id"], **decoded, "texts": pa.array(texts, _TEXTS)}
         return pa.table({**given, **faults.columns(wrong)})
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -101,12 +84,13 @@ class ClipFilter(Filter[S]):
         scores = np.full(rows.num_rows, np.nan)
         usable = [number for number, fault in enumerate(wrong) if fault is None]
         if usable:
-            images = self.clip.images(preprocess.pixels(rows, self.lazy.geometry, usable))
+            vectors = self.clip.images(preprocess.pixels(rows, self.geometry, usable))
+            frames = preprocess.counts(rows, usable)
+            images = clip.pooled(vectors, [count for counts in frames for count in counts])
             lists = rows["texts"].take(pa.array(usable, pa.int64())).to_pylist()
             texts = self.clip.texts([text for words in lists for text in words])
-            lengths = pc.list_value_length(rows["pixels"]).to_pylist()
-            counts = [(lengths[n], len(words)) for n, words in zip(usable, lists, strict=True)]
-            scores[usable] = self._scores(images, texts, counts)
+            sizes = [(len(one), len(words)) for one, words in zip(frames, lists, strict=True)]
+            scores[usable] = self._scores(images, texts, sizes)
         for number in usable:
             if not np.isfinite(scores[number]):
                 wrong[number] = (schema.FAILED, "no_direction", "the model gave no finite vector")

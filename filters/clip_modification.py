@@ -16,9 +16,9 @@ from datagen.schema import Level
 
 
 class ClipModification(ClipFilter[ClipSettings]):
-    """Scores ``score_clip_modification``: the cosine of the modification and the target's image.
+    """Scores ``score_clip_modification``: the cosine of the modification and the target.
 
-    With several targets it is the lowest of them.
+    With several targets it is the lowest of them. A clip has the mean of its frames' unit vectors.
     """
 
     Settings = ClipSettings

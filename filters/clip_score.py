@@ -2,7 +2,8 @@
 
 InstructPix2Pix (arXiv:2211.09800) keeps pairs of generated images whose cosine with their own
 captions is at least 0.2, both of them, under CLIP ViT-L/14. The score without a threshold is
-CLIPScore (arXiv:2104.08718) before its factor of 2.5.
+CLIPScore (arXiv:2104.08718) before its factor of 2.5. A clip is scored by the mean of its frames'
+unit vectors, as CLIP4Clip (arXiv:2104.08860) pools them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ClipScoreSettings(ClipSettings):
 
 
 class ClipScore(ClipFilter[ClipScoreSettings]):
-    """Measures ``score_clip`` of each item: the cosine of its image and its best caption.
+    """Measures ``score_clip`` of each item: the cosine of its image or clip and its best caption.
 
     A row is kept when every item that ``of`` names is in the band. An item that cannot be scored
     (no caption, broken image) fails, and every row that uses it with it.

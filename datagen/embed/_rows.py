@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -62,3 +62,42 @@ def result(
         pa.array(flat.reshape(-1)), width, mask=pa.array(mask)
     )
     return pa.table({"id": ids, "vector": column, **faults.columns(wrong)})
+
+
+def with_details(table: pa.Table, details: Mapping[int, str]) -> pa.Table:
+    """``table`` with remarks on rows, by number; those that have a detail already keep it."""
+    if not details:
+        return table
+    column = table["detail"].to_pylist()
+    for row, detail in details.items():
+        column[row] = column[row] or detail
+    at = table.column_names.index("detail")
+    return table.set_column(at, "detail", pa.array(column, pa.string()))
+
+
+def with_frames(
+    table: pa.Table,
+    usable: Sequence[int],
+    vectors: Array,
+    counts: Sequence[int],
+    seconds: pa.ChunkedArray | None,
+) -> pa.Table:
+    """``table`` with ``frame_vectors``: the vectors (n, width) of the frames of each row that has
+    a vector, ``counts`` a row of the ``usable`` ones, in half precision as they are rounded; and
+    with ``frame_seconds`` from ``seconds`` (lists, a row of the table each).
+    """
+    width = table["vector"].type.list_size
+    starts = dict(zip(usable, np.cumsum([0, *counts]).tolist(), strict=False))
+    number = dict(zip(usable, counts, strict=True))
+    good = table["vector"].is_valid().to_pylist()
+    lengths = [number[row] if well else 0 for row, well in enumerate(good)]
+    chosen = [
+        np.arange(starts[row], starts[row] + number[row]) for row, well in enumerate(good) if well
+    ]
+    flat = vectors[np.concatenate([np.arange(0), *chosen])].astype(np.float16)
+    offsets = pa.array(np.cumsum([0, *lengths]), pa.int32())
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), width)
+    times = [None] * len(good) if seconds is None else seconds.to_pylist()
+    kept = [(time or []) if well else [] for time, well in zip(times, good, strict=True)]
+    table = table.append_column("frame_vectors", pa.ListArray.from_arrays(offsets, rows))
+    return table.append_column("frame_seconds", pa.array(kept, pa.list_(pa.float64())))

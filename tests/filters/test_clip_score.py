@@ -7,6 +7,7 @@ import cloudpickle
 import numpy as np
 import pyarrow as pa
 import pytest
+import tiny_clips
 from PIL import Image
 from pydantic import ValidationError
 
@@ -149,11 +150,12 @@ def test_items_that_cannot_be_scored_fail_with_a_reason(
     items: pa.Table, tiny_clip: str, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n...")
+    (tmp_path / "cut.mp4").write_bytes(tiny_clips.fade(8)[:900])
     good = items["media"].to_pylist()[0]
     bad = [
         {"id": "broken", "media": media_of(tmp_path / "broken.png"), "captions": ["a dog"]},
         {"id": "gone", "media": media_of(tmp_path / "gone.png"), "captions": ["a dog"]},
-        {"id": "clip", "media": {**good, "modality": "video"}, "captions": ["a dog"]},
+        {"id": "cut", "media": media_of(tmp_path / "cut.mp4"), "captions": ["a dog"]},
         {"id": "mute", "media": good, "captions": ["", " "]},
     ]
     rows = pa.concat_tables([pa.Table.from_pylist(bad, schema=ITEM), items])
