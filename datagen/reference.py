@@ -18,7 +18,7 @@ from rich.table import Table
 
 from datagen import registry
 from datagen.errors import DatagenError, nearest
-from datagen.step import Operator
+from datagen.step import Filter, Operator
 
 _SETTING = re.compile(r"([a-z_]+)\s*:\s")
 _ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
@@ -65,6 +65,9 @@ def explain(name: str, console: Console) -> None:
     if fields:
         console.print(table)
         console.print()
+    if issubclass(cls, Filter) and cls.rules:
+        rules = ", ".join(sorted(cls.rules))
+        console.print(f"rules, which 'datagen refilter' changes: {rules}", highlight=False)
     console.print(f"works on: {', '.join(cls.levels)}", highlight=False)
 
 
