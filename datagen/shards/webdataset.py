@@ -70,7 +70,7 @@ class WebDatasetShards(TableOperator[WebDatasetShardsSettings]):
     levels = ("triplets",)
 
     def needs(self, level: Level) -> set[str]:
-        return {"modification", "items.media"}
+        return {"modification"}
 
     def gives(self, level: Level) -> set[str]:
         return {"shards"}

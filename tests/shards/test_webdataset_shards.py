@@ -580,3 +580,35 @@ def test_real_photos_pass_through_byte_for_byte(tmp_path):
             read |= members(data)
     wanted = {name: data for row in rows for name, data in expected(row).items()}
     assert {name: data for name, data in read.items() if not name.endswith(".json")} == wanted
+
+
+def test_triplets_without_media_are_text_and_json(tmp_path, rows, monkeypatch):
+    monkeypatch.setenv("WDS_SECURE", "1")
+
+    def bare(row):
+        told = [{**n, "item": {**n["item"], "media": None}} for n in row["negatives"]]
+        sides = {s: [{**m, "media": None} for m in row[s]] for s in ("references", "targets")}
+        return {**row, **sides, "negatives": told, "split": "train"}
+
+    texts = [bare(row) for row in rows]
+    result = write(tmp_path, texts, max_count=10)
+    assert set(result.verdicts["verdict"].to_pylist()) == {"kept"}
+    shards = [f"{tmp_path}/shards/train-{n:06d}.tar" for n in range(2)]
+    assert [s["triplets"] for s in result_manifest(tmp_path)["shards"]] == [10, 9]
+    samples = {s["__key__"]: s for s in webdataset.WebDataset(shards, shardshuffle=False)}
+    read = {s["key"]: s for shard in shards for s in read_shard(shard)}
+    for row in texts:
+        sample = samples.pop(row["id"])
+        assert {name for name in sample if not name.startswith("__")} == {"txt", "json"}
+        assert sample["txt"] == row["modification"].encode()
+        told = read[row["id"]]
+        assert [told[role] for role in ("references", "targets", "negatives")] == [[], [], []]
+        about = told["json"]["references"][0]
+        assert (about["media"], about["file"]) == (None, None)
+        assert about["caption"] == row["references"][0]["caption"]
+    assert not samples
+    assert "items.media" not in Shards(Shards.Settings()).needs("triplets")
+
+
+def result_manifest(folder):
+    return json.loads(files(folder)["manifest.json"])
