@@ -246,6 +246,61 @@ def test_blank_levels_of_a_path_do_not_count() -> None:
     assert list(rules_of(result).values()) == [None, None, "no_label"]
 
 
+#: A thesaurus of garments: what is worn, what it is made of, and where it was made.
+THESAURUS = {
+    "ball gown": ("garment/dress/evening dress", ["fibre/silk"], "Europe/France/Paris"),
+    "day dress": ("garment/dress/day dress", ["fibre/silk"], "Europe/France/Paris"),
+    "frock coat": ("garment/coat/frock coat", ["fibre/silk"], "Europe/France/Paris"),
+    "lined gown": (
+        "garment/dress/evening dress",
+        ["fibre/silk", "fibre/linen"],
+        "Europe/France/Paris",
+    ),
+    "wool gown": ("garment/dress/evening dress", ["fibre/wool"], "Europe/France/Paris"),
+    "fur gown": ("garment/dress/evening dress", ["skin/fur"], "Europe/France/Paris"),
+    "lyon gown": ("garment/dress/evening dress", ["fibre/silk"], "Europe/France/Lyon"),
+    "texas gown": ("garment/dress/evening dress", ["fibre/silk"], "America/USA/Paris"),
+}
+
+
+def test_objects_of_a_thesaurus_differ_in_one_term_of_the_same_parent() -> None:
+    names = list(THESAURUS)
+    labels = [
+        dict(zip(("type", "material", "place"), row, strict=True)) for row in THESAURUS.values()
+    ]
+    chosen: dict[str, Any] = {"labels": ("type", "material", "place"), "separator": "/"}
+
+    def told(**more: Any) -> set[tuple[str, str, str | None, str | None]]:
+        found = edges(mine(make_items(labels), both_directions=True, **chosen, **more))
+        assert all(len(changes) == 1 for _, _, changes in found)
+        return {
+            (names[int(one[1:])], names[int(two[1:])], *changes[0][1:])
+            for one, two, changes in found
+            if int(one[1:]) < int(two[1:])
+        }
+
+    siblings = {
+        ("ball gown", "day dress", "evening dress", "day dress"),
+        ("ball gown", "lined gown", None, "linen"),
+        ("ball gown", "wool gown", "silk", "wool"),
+        ("ball gown", "lyon gown", "Paris", "Lyon"),
+    }
+    assert told() == siblings
+    # Without their parents a frock coat is as near as a day dress, and Paris is Paris.
+    assert told(same_parent=False) == siblings | {
+        ("ball gown", "frock coat", "evening dress", "frock coat"),
+        ("day dress", "frock coat", "day dress", "frock coat"),
+        ("ball gown", "fur gown", "silk", "fur"),
+        ("wool gown", "fur gown", "wool", "fur"),
+        ("day dress", "texas gown", "day dress", "evening dress"),
+        ("frock coat", "texas gown", "frock coat", "evening dress"),
+        ("lined gown", "texas gown", "linen", None),
+        ("wool gown", "texas gown", "wool", "silk"),
+        ("fur gown", "texas gown", "fur", "silk"),
+        ("lyon gown", "texas gown", "Lyon", "Paris"),
+    }
+
+
 def test_two_items_of_the_same_bytes_are_never_a_pair() -> None:
     items = make_items([{"c": "a"}, {"c": "b"}], hashes=["same", "same"])
     result = mine(items, labels=("c",))
