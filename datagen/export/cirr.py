@@ -34,18 +34,22 @@ class Cirr(Format):
     def write(self, book: Book) -> None:
         name = NAMES.get(book.split, book.split)
         gallery: dict[str, str] = {}
+        spared = 0
         for row in book.rows():
+            spared = max(spared, len(_right(row)) - 2)
             for item in (*row["references"], *row["targets"], *row["negatives"]):
                 gallery[item["id"]] = "./" + book.place(item).removeprefix("img_raw/")
         listed, told = f"image_splits/split.rc2.{name}.json", f"captions/cap.rc2.{name}.json"
         ordered = sorted(gallery)
-        book.array(told, self._captions(book, told, ordered))
+        book.array(told, self._captions(book, told, ordered, len(ordered) - spared))
         book.files.setdefault(told, 0)
         book.mapping(listed, ((name, gallery[name]) for name in ordered))
         book.files[listed] = len(gallery)
 
-    def _captions(self, book: Book, file: str, gallery: list[str]) -> Iterator[dict[str, Any]]:
-        size = min(SET, len(gallery))
+    def _captions(
+        self, book: Book, file: str, gallery: list[str], most: int
+    ) -> Iterator[dict[str, Any]]:
+        size = min(SET, most)
         for row in book.rows():
             extra = [item["id"] for item in row["references"][1:]]
             if extra:
@@ -70,18 +74,18 @@ class Cirr(Format):
             }
 
     def _members(self, book: Book, row: Row, gallery: list[str], size: int) -> list[str]:
-        named = {role: [item["id"] for item in row[role]] for role in ROLES}
-        own = dict.fromkeys([named["references"][0], named["targets"][0]])
-        # A second target or reference is no wrong answer.
-        spared = {*named["references"], *named["targets"]}
-        mined = [name for name in dict.fromkeys(named["negatives"]) if name not in spared]
-        if len(mined) > SET - 2:
-            what = f"negatives beyond the {SET - 2} that an image set holds"
-            book.left_out(what, row["id"], items=mined[SET - 2 :])
-        members = [*own, *mined[: SET - 2]]
+        right = _right(row)
+        negatives = dict.fromkeys(item["id"] for item in row["negatives"])
+        mined = [name for name in negatives if name not in right]
+        own = [row["references"][0]["id"], row["targets"][0]["id"]]
+        room = size - len(own)
+        if len(mined) > room:
+            what = f"negatives beyond the {room} that an image set holds"
+            book.left_out(what, row["id"], items=mined[room:])
+        members = [*own, *mined[:room]]
         if len(members) < size:
             book.left_out("image sets filled with other images of the split", row["id"])
-            members += _others(row["id"], gallery, {*members, *spared}, size - len(members))
+            members += _others(row["id"], gallery, {*members, *right}, size - len(members))
         return sorted(members)
 
     def reading(self, out: str, splits: Sequence[str]) -> list[str]:
@@ -89,6 +93,11 @@ class Cirr(Format):
             f"{out} is CIRR's folder data/cirr; paths in image_splits start from its img_raw.",
             "CLIP4Cir, SEARLE: link it as cirr_dataset/cirr, and img_raw/* into cirr_dataset",
         ]
+
+
+def _right(row: Row) -> set[str]:
+    """References and targets: none of them is a wrong answer."""
+    return {item["id"] for role in ("references", "targets") for item in row[role]}
 
 
 def _others(seed: str, gallery: Sequence[str], not_these: set[str], count: int) -> list[str]:

@@ -94,10 +94,12 @@ def _show(written: Any, console: Console) -> None:
             say(f"  {file}  {count:,}")
         for what, left in about["left_out"].items():
             examples = ", ".join(left["examples"])
-            say(f"  not in it, or not as it was: {left['count']:,} {what} ({examples}, …)")
-            say(f"    all of them: export/left_out.{split}.jsonl")
-    counts = [f"{written.media[key]:,} {key}" for key in ("written", "linked", "kept", "failed")]
-    say(f"media: {', '.join(counts)}")
+            more = ", …" if left["count"] > len(left["examples"]) else ""
+            say(f"  of {left['count']:,} triplets: {what} ({examples}{more})")
+        if about["left_out"]:
+            say(f"  which ones: export/left_out.{split}.jsonl")
+    counts = [f"{count:,} {what}" for what, count in written.media.items() if count]
+    say(f"media: {', '.join(counts) or 'none'}")
     for note in written.notes:
         say(f"note: {note}")
     say(f"read it: {written.reading[0]}")

@@ -62,7 +62,7 @@ class Files:
         self.out = out
         self.mode = mode
         self.local = store.is_local(out)
-        self.written = self.linked = self.kept = self.bytes = 0
+        self.written = self.linked = self.kept = 0
 
     def write(
         self, places: Iterable[tuple[str, Mapping[str, Any]]], advance: Callable[[], object]
@@ -81,11 +81,10 @@ class Files:
                 failed[place] = str(error)
                 return None
 
-        for done, size in _bounded(one, places):
+        for done in _bounded(one, places):
             advance()
             if done is not None:
                 setattr(self, done, getattr(self, done) + 1)
-                self.bytes += size
         return failed
 
     def _one(self, place: str, where: Mapping[str, Any], there: Mapping[str, int]) -> str:
@@ -126,8 +125,8 @@ class Files:
 def _bounded(
     work: Callable[[str, Mapping[str, Any]], str | None],
     places: Iterable[tuple[str, Mapping[str, Any]]],
-) -> Iterator[tuple[str | None, int]]:
-    """Do ``work`` in threads that hold no more than HELD bytes; gives its results and sizes."""
+) -> Iterator[str | None]:
+    """Do ``work`` in threads that hold no more than HELD bytes; gives its results."""
     waiting: dict[Future[str | None], int] = {}
     held = 0
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -136,13 +135,12 @@ def _bounded(
                 size = int(where["size"] or media.DEFAULT.max_bytes)
                 while waiting and (held + size > HELD or len(waiting) >= 2 * WRITERS):
                     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                        freed = waiting.pop(future)
-                        held -= freed
-                        yield future.result(), freed
+                        held -= waiting.pop(future)
+                        yield future.result()
                 waiting[pool.submit(work, place, where)] = size
                 held += size
-            for future, size in waiting.items():
-                yield future.result(), size
+            for future in waiting:
+                yield future.result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -47,6 +47,8 @@ class HuggingFace(Format):
         found = selection.items(selection.splits, ROLES).values()
         clips = any(item["media"] and item["media"]["modality"] == "video" for item in found)
         self.embeds = options.media == "copy" and not clips
+        if self.embeds and options.extension:
+            raise DatagenError("--extension: hf embeds images, so there are no files to name")
         names = selection.table.column_names
         self.scores = sorted(name for name in names if name.startswith("score_"))
 

@@ -15,7 +15,7 @@ class Lasco(Format):
     """``lasco_SPLIT.json`` and ``lasco_SPLIT_corpus.json`` (LaSCo, arXiv:2303.09429).
 
     Paths start from the export's folder; ids are numbers. The corpus holds every image of the
-    split: references, targets and negatives.
+    split: references, targets and negatives (which belong to no query there).
     """
 
     about = "LaSCo: lasco_SPLIT.json, lasco_SPLIT_corpus.json"
@@ -32,7 +32,7 @@ class Lasco(Format):
     def _queries(
         self, book: Book, file: str, corpus: dict[str, dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
-        for row in book.singles():
+        for row in book.without_negatives(book.singles()):
             for item in (*row["references"], *row["targets"], *row["negatives"]):
                 number, path = self._named(book, item)
                 corpus.setdefault(item["id"], {"id": number, "path": path})

@@ -18,6 +18,7 @@ BATCH = 1024
 ROLES = ("references", "targets", "negatives")
 #: The split of triplets of a run without a split step, and of those that never came to it.
 WHOLE, UNSPLIT = "train", "unsplit"
+USUAL = ("train", "val", "test")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Row = Mapping[str, Any]
@@ -41,7 +42,7 @@ class Selection:
         self.table = table
         self._of_split: dict[str, pa.Array] = {}
         names = _splits(table)
-        for name in sorted(set(names)):
+        for name in sorted(set(names), key=_usual):
             if not _PLAIN.fullmatch(name):
                 raise DatagenError(
                     f"{run.out}: split {name!r}: a name of letters, digits, _ and - was expected"
@@ -50,7 +51,7 @@ class Selection:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits."""
+        """Names of the splits: train, val and test first."""
         return list(self._of_split)
 
     def chosen(self, wanted: Sequence[str]) -> list[str]:
@@ -122,6 +123,11 @@ def numbers(names: Iterable[str]) -> dict[str, int]:
         taken.add(number)
         given[name] = number
     return given
+
+
+def _usual(split: str) -> tuple[int, str]:
+    """Sorts train, val and test ahead of others."""
+    return (USUAL.index(split) if split in USUAL else len(USUAL)), split
 
 
 def _splits(table: pa.Table) -> list[str]:

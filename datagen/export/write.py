@@ -56,8 +56,9 @@ class Written:
     """What an export has become.
 
     splits: by split the triplets, the files with their entries, and what was ``left_out`` (what →
-    count and examples); media: how many were ``written``, ``linked``, ``kept`` (there already) and
-    ``failed``; reading: lines that say how to read it; notes: what else should be known.
+    count and examples); media: how many were ``written``, ``linked``, ``kept`` (there already),
+    ``embedded`` and ``failed``; reading: lines that say how to read it; notes: what else should
+    be known.
     """
 
     out: str
@@ -104,16 +105,19 @@ def export(
     if not sum(note["splits"][split]["triplets"] for split in chosen):
         why = next(iter(lost.values()), "no reference or no target")
         raise DatagenError(f"{run}: no triplet could be written ({why})")
-    note["splits"] = dict(sorted(note["splits"].items()))
+    done = note["splits"]
+    note["splits"] = {split: done[split] for split in selection.splits if split in done}
     if isinstance(maker, HuggingFace):
         maker.finish(out, note["splits"])
     store.write_json(store.join(out, NOTES, NOTE), note)
     media = {"written": files.written, "linked": files.linked, "kept": files.kept}
+    if getattr(maker, "embeds", False):
+        media = {"embedded": len(items) - len(lost)}
     return Written(
         out=out,
         format=format,
         splits={split: note["splits"][split] for split in chosen},
-        media=media | {"failed": len(lost), "bytes": files.bytes},
+        media=media | {"failed": len(lost)},
         reading=maker.reading(out, chosen),
         notes=_notes(maker, items),
     )
