@@ -62,7 +62,8 @@ def read(path: str, wanted: Sequence[str]) -> pa.Table:
     if found:
         return pa.concat_tables(found)
     with opened(path) as file:
-        columns = [name for name in file.schema_arrow.names if name in wanted]
+        tops = {one.partition(".")[0] for one in wanted}
+        columns = [name for name in file.schema_arrow.names if name in tops]
         return file.schema_arrow.empty_table().select(columns)
 
 

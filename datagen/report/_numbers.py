@@ -1,8 +1,7 @@
-"""Summaries of many numbers as few: quantiles, frequent values, shares."""
+"""Summaries of many numbers as few: quantiles, histograms, shares."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -48,18 +47,6 @@ def histogram(values: Any, bins: int = BINS) -> dict[str, list[float] | list[int
 def share(part: int, whole: int) -> float:
     """``part`` of ``whole``, 0 of nothing, 6 decimals."""
     return round(part / whole, 6) if whole else 0.0
-
-
-def top(names: Iterable[Any], counts: Iterable[int], whole: int, most: int) -> list[dict[str, Any]]:
-    """The ``most`` most frequent names, by count, then by name."""
-    ordered = sorted(
-        ((name, int(count)) for name, count in zip(names, counts, strict=True) if count),
-        key=lambda entry: (-entry[1], str(entry[0])),
-    )
-    return [
-        {"value": name, "count": count, "share": share(count, whole)}
-        for name, count in ordered[:most]
-    ]
 
 
 def sizes_of(codes: Array) -> Array:
