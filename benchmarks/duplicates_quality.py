@@ -27,7 +27,7 @@ from PIL import Image, ImageEnhance
 from datagen import colours, media, perceptual
 from datagen.filters.duplicates import DuplicatesSettings
 from datagen.sources.tinyworld.render import encode, picture
-from datagen.sources.tinyworld.scene import drawn
+from datagen.sources.tinyworld.family import drawn
 
 Array = np.ndarray[Any, Any]
 Signature = tuple[int, bytes]

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from PIL import Image
 
 from datagen.sources.tinyworld import TinyWorld
+from datagen.sources.tinyworld.family import drawn
 from datagen.sources.tinyworld.oracle import read_pixels
 from datagen.sources.tinyworld.render import encode, picture
-from datagen.sources.tinyworld.scene import ATTRIBUTES, drawn
+from datagen.sources.tinyworld.scene import ATTRIBUTES
 from datagen.step import Context
 
 

@@ -19,9 +19,10 @@ from datagen import registry, schema
 from datagen.errors import DatagenError
 from datagen.sources.tinyworld import TinyWorld
 from datagen.sources.tinyworld.captions import captions, parsed_scene
+from datagen.sources.tinyworld.family import FAMILY, drawn
 from datagen.sources.tinyworld.oracle import fits
 from datagen.sources.tinyworld.render import picture, render
-from datagen.sources.tinyworld.scene import ATTRIBUTES, FAMILY, Scene, Thing, drawn, possible
+from datagen.sources.tinyworld.scene import ATTRIBUTES, Scene, Thing, possible
 from datagen.step import Context
 
 

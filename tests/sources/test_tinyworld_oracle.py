@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datagen.sources.tinyworld.family import drawn
 from datagen.sources.tinyworld.oracle import Change, difference, says
 from datagen.sources.tinyworld.scene import (
     ATTRIBUTES,
@@ -18,7 +19,6 @@ from datagen.sources.tinyworld.scene import (
     Scene,
     Thing,
     changes,
-    drawn,
     possible,
 )
 

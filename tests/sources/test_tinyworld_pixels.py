@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from datagen.sources.tinyworld.family import drawn
 from datagen.sources.tinyworld.oracle import read_pixels
 from datagen.sources.tinyworld.render import encode, picture, render
-from datagen.sources.tinyworld.scene import ATTRIBUTES, Scene, Thing, drawn
+from datagen.sources.tinyworld.scene import ATTRIBUTES, Scene, Thing
 
 NAMES = ("background", "objects", *ATTRIBUTES)
 

@@ -66,7 +66,8 @@ class Clause:
         return [*self.subject, *self.removed, *self.added]
 
 
-def _parts(text: str, patterns_follow: bool) -> list[Part]:
+def cut(text: str, patterns_follow: bool = True) -> list[Part]:
+    """``text`` as phrases and cues, in order."""
     text = re.sub(r"[-=]+>|→|⇒", " xarrow ", text.lower().replace("’", "'"))
     text = _CUE.sub(lambda match: f" {_CUES[int(str(match.lastgroup)[1:])][0]} ", text)
     return words.read(text, patterns_follow)
@@ -194,7 +195,7 @@ def clauses(text: str) -> list[list[Clause]]:
     """
     ways: list[list[Clause]] = []
     for patterns_follow in (True, False):
-        found = [_roles(parts) for parts in _grouped(_parts(text, patterns_follow))]
+        found = [_roles(parts) for parts in _grouped(cut(text, patterns_follow))]
         found = [clause for clause in found if clause.phrases() or clause.verb in _FIRST_ROLE]
         if found not in ways:
             ways.append(found)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from datagen.sources.tinyworld.scene import DIAMETERS, Dice, Drawn, Scene, Thing, centres
+from datagen.sources.tinyworld.family import Drawn
+from datagen.sources.tinyworld.scene import DIAMETERS, Dice, Scene, Thing, centres
 
 Array = np.ndarray[Any, Any]
 Point = tuple[float, float]
@@ -222,7 +224,7 @@ def _light(size: int) -> tuple[Array, Array]:
     return np.repeat(line[:, None], size, axis=1), line[:, None] ** 2 + line[None, :] ** 2
 
 
-def _ground(name: str, size: int, dice: Dice, jitter: float) -> Array:
+def ground(name: str, size: int, dice: Dice, jitter: float) -> Array:
     """The background: its colour, a little lighter at the top and darker in the corners."""
     down, far = _light(size)
     shade = 1 + jitter * dice.uniform(-0.025, 0.025)
@@ -237,28 +239,81 @@ def _window(canvas: Array, x: int, y: int, n: int) -> tuple[Array, tuple[slice, 
     return canvas[top:bottom, left:right], (slice(top - y, bottom - y), slice(left - x, right - x))
 
 
-def _paint(
-    canvas: Array, thing: Thing, centre: Point, turn: float, rgb: Array, shadow: bool
-) -> None:
-    """Put one shape of ``thing`` at ``centre`` (pixels), or the shadow it throws."""
+@dataclass(frozen=True)
+class Stroke:
+    """One shape as it is painted.
+
+    textures: the texture, or two with the share (0-1) of the second; diameter and centre: pixels;
+    turn: degrees clockwise; rgb: float32 (3,); opacity: 0-1.
+    """
+
+    shape: str
+    textures: tuple[str, str, float]
+    diameter: float
+    centre: Point
+    turn: float
+    rgb: Array
+    opacity: float = 1.0
+
+    def stamp(self) -> tuple[int, int, Array, Array]:
+        """Left and top of its square, and coverage of the shape and of its marks."""
+        x, y = math.floor(self.centre[0]), math.floor(self.centre[1])
+        shift = (self.centre[0] - x, self.centre[1] - y)
+        one, two, share = self.textures
+        body, marks = stamp(self.shape, one, self.diameter, self.turn, shift)
+        if share > 0 and two != one:
+            body, others = stamp(self.shape, two, self.diameter, self.turn, shift)
+            marks = marks + (others - marks) * share
+        half = body.shape[0] // 2
+        return x - half, y - half, body, marks
+
+
+def paint(canvas: Array, strokes: Sequence[Stroke]) -> None:
+    """Put ``strokes`` on ``canvas``, after the shadows that they throw."""
     size = canvas.shape[0]
-    x, y = math.floor(centre[0]), math.floor(centre[1])
-    diameter = DIAMETERS[thing.size] * size
-    body, marks = stamp(thing.shape, thing.texture, diameter, turn, (centre[0] - x, centre[1] - y))
-    n = body.shape[0]
-    x, y = x - n // 2, y - n // 2
-    if shadow:
+    stamps = [stroke.stamp() for stroke in strokes]
+    drop = round(size * 0.016)
+    for stroke, (x, y, body, _) in zip(strokes, stamps, strict=True):
         soft = Image.fromarray((body * 255).astype(np.uint8))
         soft = soft.filter(ImageFilter.GaussianBlur(size * 0.012))
-        drop = round(size * 0.016)
-        under, part = _window(canvas, x + drop // 2, y + drop, n)
-        under *= 1 - 0.14 * (np.asarray(soft, dtype=np.float32)[part] / 255)[:, :, None]
-        return
-    light = 1.05 - 0.1 * (np.arange(n, dtype=np.float32) + 0.5) / n
-    paint = rgb * light[:, None, None]
-    paint = paint + (np.asarray(MARK_RGB, dtype=np.float32) - paint) * marks[:, :, None]
-    under, part = _window(canvas, x, y, n)
-    under += (paint[part] - under) * body[part][:, :, None]
+        under, part = _window(canvas, x + drop // 2, y + drop, body.shape[0])
+        depth = 0.14 * stroke.opacity
+        under *= 1 - depth * (np.asarray(soft, dtype=np.float32)[part] / 255)[:, :, None]
+    for stroke, (x, y, body, marks) in zip(strokes, stamps, strict=True):
+        n = body.shape[0]
+        light = 1.05 - 0.1 * (np.arange(n, dtype=np.float32) + 0.5) / n
+        colour = stroke.rgb * light[:, None, None]
+        colour = colour + (np.asarray(MARK_RGB, dtype=np.float32) - colour) * marks[:, :, None]
+        under, part = _window(canvas, x, y, n)
+        if stroke.opacity < 1:
+            body = body * np.float32(stroke.opacity)
+        under += (colour[part] - under) * body[part][:, :, None]
+
+
+def strokes_of(thing: Thing, size: int, layout: str, shade: str, jitter: float) -> list[Stroke]:
+    """The shapes of ``thing``, with the accidents of their place; see :func:`render`."""
+    dice = Dice(layout, thing.position)
+    tone = Dice(shade, thing.position)
+    gain = 1 + jitter * tone.uniform(-0.05, 0.05)
+    rgb = np.asarray(COLOUR_RGB[thing.colour], dtype=np.float32) * gain
+    lean = dice.uniform(-5, 5)
+    shift = (dice.uniform(-0.014, 0.014), dice.uniform(-0.014, 0.014))
+    strokes = []
+    for x, y in centres(thing) or ():
+        place = (
+            (x + jitter * (shift[0] + dice.uniform(-0.004, 0.004))) * size,
+            (y + jitter * (shift[1] + dice.uniform(-0.004, 0.004))) * size,
+        )
+        turn = jitter * (lean + dice.uniform(-3, 3))
+        textures = (thing.texture, thing.texture, 0.0)
+        diameter = DIAMETERS[thing.size] * size
+        strokes.append(Stroke(thing.shape, textures, diameter, place, turn, rgb))
+    return strokes
+
+
+def pixels_of(canvas: Array) -> Array:
+    """A canvas as bytes: uint8 of shape (size, size, 3)."""
+    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
 
 
 def render(scene: Scene, size: int, layout: str, shade: str, jitter: float = 1.0) -> Image.Image:
@@ -268,34 +323,24 @@ def render(scene: Scene, size: int, layout: str, shade: str, jitter: float = 1.0
     keys give the same pixels, and a thing that stays where it is keeps its shifts when the rest
     of the scene changes. jitter scales all of them; 0 draws every scene in one way only.
     """
-    canvas = _ground(scene.background, size, Dice(shade, "ground"), jitter)
-    strokes = []
-    for thing in scene.objects:
-        dice = Dice(layout, thing.position)
-        tone = Dice(shade, thing.position)
-        gain = 1 + jitter * tone.uniform(-0.05, 0.05)
-        rgb = np.asarray(COLOUR_RGB[thing.colour], dtype=np.float32) * gain
-        lean = dice.uniform(-5, 5)
-        shift = (dice.uniform(-0.014, 0.014), dice.uniform(-0.014, 0.014))
-        for x, y in centres(thing) or ():
-            place = (
-                (x + jitter * (shift[0] + dice.uniform(-0.004, 0.004))) * size,
-                (y + jitter * (shift[1] + dice.uniform(-0.004, 0.004))) * size,
-            )
-            strokes.append((thing, place, jitter * (lean + dice.uniform(-3, 3)), rgb))
-    for shadow in (True, False):
-        for thing, place, turn, rgb in strokes:
-            _paint(canvas, thing, place, turn, rgb, shadow)
-    return Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
+    canvas = ground(scene.background, size, Dice(shade, "ground"), jitter)
+    strokes = [s for thing in scene.objects for s in strokes_of(thing, size, layout, shade, jitter)]
+    paint(canvas, strokes)
+    return Image.fromarray(pixels_of(canvas))
+
+
+def keys(drawn: Drawn, seed: int, same_layout: bool) -> tuple[str, str]:
+    """The keys of layout and shade of a scene of the world. With ``same_layout`` it takes its
+    layout from its root."""
+    origin = drawn.root if same_layout else drawn.index
+    return f"layout/{seed}/{origin}", f"shade/{seed}/{drawn.index}"
 
 
 def picture(
     drawn: Drawn, seed: int, size: int = 96, *, same_layout: bool = True, jitter: float = 1.0
 ) -> Image.Image:
-    """Draw a scene of the world. With ``same_layout`` it takes its layout from its root."""
-    origin = drawn.root if same_layout else drawn.index
-    layout, shade = f"layout/{seed}/{origin}", f"shade/{seed}/{drawn.index}"
-    return render(drawn.scene, size, layout, shade, jitter)
+    """Draw a scene of the world; of a clip, its scene."""
+    return render(drawn.scene, size, *keys(drawn, seed, same_layout), jitter)
 
 
 def encode(image: Image.Image, form: str) -> bytes:

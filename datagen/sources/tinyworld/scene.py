@@ -1,4 +1,4 @@
-"""The world itself: what a scene is, which scenes are possible, and scene ``index`` of a seed.
+"""The world itself: what a scene is, and which scenes are possible.
 
 A scene is a background and one to four *things*. A thing is a group of one to four identical
 shapes with a colour, a size, a texture and a position. Within a scene no two things share a shape
@@ -58,18 +58,6 @@ VALUES: dict[str, Sequence[Any]] = {
     "background": BACKGROUNDS,
 }
 
-#: Scenes are drawn in families: a neighbour changes an earlier scene of its own family.
-FAMILY = 16
-_CHANGED = {
-    "colour": 24,
-    "shape": 24,
-    "background": 16,
-    "size": 11,
-    "texture": 11,
-    "count": 8,
-    "position": 10,
-}
-
 
 @dataclass(frozen=True)
 class Thing:
@@ -101,21 +89,6 @@ class Scene:
         Raises KeyError or TypeError where the graph is not one of a scene.
         """
         return Scene(tuple(Thing(**thing) for thing in graph["objects"]), graph["background"])
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Scene ``index`` of a seed, and where it comes from.
-
-    base: the scene that it changes, or None; changed: the attribute that differs from ``base``;
-    root: the first scene of the chain of changes (its own index where there is no base).
-    """
-
-    index: int
-    scene: Scene
-    base: int | None
-    changed: str | None
-    root: int
 
 
 class Dice:
@@ -259,40 +232,3 @@ def changes(scene: Scene, attribute: str) -> list[Scene]:
             if possible(other):
                 found.append(other)
     return found
-
-
-def change(scene: Scene, dice: Dice, avoid: frozenset[Scene]) -> tuple[Scene, str] | None:
-    """Change one attribute of ``scene``, to a scene not in ``avoid``; None where none is left."""
-    for attribute in dice.order(list(_CHANGED), list(_CHANGED.values())):
-        others = [other for other in changes(scene, attribute) if other not in avoid]
-        if others:
-            return dice.pick(others), attribute
-    return None
-
-
-@functools.lru_cache(maxsize=256)
-def _family(seed: int, number: int, neighbours: float, max_objects: int) -> tuple[Drawn, ...]:
-    """Scenes ``number * FAMILY`` and up, as many as a family has."""
-    drawn: list[Drawn] = []
-    # The first of a family can change nothing, so the others make up for it.
-    share = neighbours * FAMILY / (FAMILY - 1)
-    for index in range(number * FAMILY, (number + 1) * FAMILY):
-        dice = Dice("tinyworld", seed, index)
-        if drawn and dice.uniform() < share:
-            base = dice.pick(drawn)
-            made = change(base.scene, dice, frozenset(other.scene for other in drawn))
-            if made is not None:
-                drawn.append(Drawn(index, made[0], base.index, made[1], base.root))
-                continue
-        drawn.append(Drawn(index, invent(dice, max_objects), None, None, index))
-    return tuple(drawn)
-
-
-def drawn(seed: int, index: int, *, neighbours: float = 0.6, max_objects: int = 3) -> Drawn:
-    """Scene ``index`` of ``seed``. It does not depend on how many scenes are asked for.
-
-    neighbours: share of scenes (0-1; at most 15/16 can be had) that change one attribute of an
-    earlier one; max_objects: 1-4 things a scene.
-    """
-    number, at = divmod(index, FAMILY)
-    return _family(seed, number, neighbours, max_objects)[at]
