@@ -19,6 +19,8 @@ from datagen.sources._root import Fault
 _DIGITS = 6
 _TIME = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
 _FIELD = re.compile(r"\{([^{}]+)\}")
+#: File names often write 2446.454 so.
+_DASHED = re.compile(r"(\d+)-(\d+)")
 #: Ego4D: ``#C C picks a cup`` is said of who wears the camera, ``#O man X walks`` of another.
 _WEARER = re.compile(r"#\s*[cC]\s+[cC]\b")
 _OTHER = re.compile(r"#\s*[oO]\b\s*")
@@ -109,6 +111,8 @@ class Reader:
             found = pattern.fullmatch(str(row.get(column)))
             values = found.groups() if found else (None,) * pattern.groups
             out = {**out, **dict(zip(self.names[column], values, strict=True))}
+            for name in {self.start, self.stop or ""} & set(self.names[column]):
+                out[name] = _DASHED.sub(r"\1.\2", out[name] or "")
         return out
 
     def read(self, row: dict[str, Any]) -> Telling | Fault:

@@ -37,7 +37,8 @@ class NarrationsSettings(Settings):
     start, stop: columns with times: seconds, or texts such as ``00:01:37.05``. A narration may
         have a start alone.
     fields: columns that are read out of another one by a pattern, such as
-        ``{clip_name: "{video}_{start}_{stop}"}``; they can then be named like any column.
+        ``{clip_name: "{video}_{start}_{stop}"}``; they can then be named like any column. Times
+        in names may be written ``2446-454`` for 2446.454.
     labels: more columns to keep as labels, such as verb and noun; or ``all`` (all that no other
         setting names).
     media: the column or template of the file of each action's clip, such as
