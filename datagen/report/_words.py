@@ -76,7 +76,7 @@ def words(text: str) -> list[str]:
 
 
 def first_verb(found: list[str]) -> str | None:
-    """The base form of the first known verb; ``the left``, ``in place of`` are not taken for one."""
+    """The base form of the first known verb; ``the light``, ``in place of`` are none."""
     for before, word in zip(["", *found], found, strict=False):
         if word in _VERBS and before not in _BEFORE_NOUNS:
             return _VERBS[word]
