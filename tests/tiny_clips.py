@@ -31,7 +31,10 @@ def encoded(
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.width, stream.height = size or pictures[0].size
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": str(crf), "preset": "veryfast"} if codec == "libx264" else {}
+        if codec == "libx264":
+            stream.options = {"crf": str(crf), "preset": "veryfast"}
+        else:
+            stream.bit_rate = 2_000_000
         for one in pictures:
             fitted = one.resize((stream.width, stream.height), Image.Resampling.BICUBIC)
             container.mux(stream.encode(av.VideoFrame.from_image(fitted)))

@@ -11,7 +11,7 @@ import tiny_clips
 from PIL import Image
 from pydantic import ValidationError
 
-from datagen import models, registry, schema, tables
+from datagen import frames, models, registry, schema, tables
 from datagen.filters.clip_modification import ClipModification
 from datagen.filters.clip_score import ClipScore
 from datagen.step import Context
@@ -132,6 +132,50 @@ def test_the_score_of_a_triplet_is_that_of_its_worst_target(
         assert found[row["id"]]["score_clip_modification"] == pytest.approx(expected, abs=1e-3)
     assert (found["t2"]["verdict"], found["t2"]["rule"]) == (schema.FAILED, "no_text")
     assert (found["t3"]["verdict"], found["t3"]["rule"]) == (schema.FAILED, "no_image")
+
+
+def test_a_clip_is_scored_by_the_mean_of_its_frames(
+    items: pa.Table, tiny_clip: str, tmp_path: Path
+) -> None:
+    rows = []
+    for number, words in enumerate((["a red shirt", "two dogs"], ["the sea"])):
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes(tiny_clips.fade(12, number))
+        about = media_of(path, modality="video", format="mp4")
+        rows.append({"id": f"c{number}", "media": about, "captions": words})
+    table = pa.concat_tables([items, pa.Table.from_pylist(rows, schema=ITEM)])
+    found, own = score(opened(ClipScore, tiny_clip, frames=3), table), Own(tiny_clip)
+    assert {k: v for k, v in found.items() if k[0] == "i"} == score(
+        opened(ClipScore, tiny_clip), items
+    )
+    assert score(opened(ClipScore, tiny_clip, frames=3), table, 1) == found
+
+    def vector(row: dict[str, Any], count: int) -> Any:
+        chosen = frames.of(row["media"], count) if row["id"][0] == "c" else None
+        pictures = [one.image for one in chosen or ()] or [Image.open(row["media"]["path"])]
+        pixels = torch.stack([own.preprocess(picture) for picture in pictures])
+        with torch.inference_mode():
+            mean = own.model.encode_image(pixels, normalize=True).mean(0)
+        return mean / mean.norm()
+
+    def text(words: list[str]) -> Any:
+        with torch.inference_mode():
+            return own.model.encode_text(own.tokenizer(words), normalize=True)
+
+    for row in rows:
+        expected = float((text(row["captions"]) @ vector(row, 3)).max())
+        assert found[row["id"]]["score_clip"] == pytest.approx(expected, abs=1e-3)
+    # Targets of both kinds in one triplet, with different numbers of frames.
+    members = [member(table, number) for number in (4, 1, 5)]
+    made = triplets(items).slice(0, 1).to_pylist()[0] | {"targets": members}
+    one = pa.Table.from_pylist([made], schema=triplets(items).schema)
+    both = score(opened(ClipModification, tiny_clip, low=0, frames=3), one)["t0"]
+    known = table.to_pylist()
+    expected = min(
+        float((text([made["modification"]]) @ vector(known[number], 3)).max())
+        for number in (4, 1, 5)
+    )
+    assert both["score_clip_modification"] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("cls", [ClipScore, ClipModification])

@@ -10,16 +10,19 @@ import broken_media
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from datagen import colours, registry, schema
+from datagen import colours, frames, moments, registry, schema
 from datagen.filters.duplicates import Duplicates
 
 PHASH = pa.field("phash", pa.uint64())
 COLOURS = pa.field("colours", pa.binary(colours.BYTES))
+MOMENTS = pa.field("moments", pa.large_binary())
+MEASURED = ("phash", "colours", "moments")
 
 
 def operator(**options: Any) -> Duplicates:
@@ -79,10 +82,11 @@ def test_pictures_are_hashed_and_broken_ones_fail_with_their_rule(tmp_path: Path
     rows = [item(name, str(tmp_path / name)) for name in names] + [item("no picture")]
     table = pa.Table.from_pylist(rows, schema=schema.ITEMS).select(["id", "media"])
     found = operator()(table)
-    assert found.column_names == ["id", "phash", "colours", "verdict", "rule", "detail"]
+    assert found.column_names == ["id", *MEASURED, "verdict", "rule", "detail"]
     assert found["phash"].type == pa.uint64()
     assert found["colours"].type == pa.binary(768)
-    assert operator().gives("items") == {"items.phash", "items.colours"}
+    assert operator().gives("items") == {f"items.{name}" for name in MEASURED}
+    assert found["moments"].null_count == found.num_rows
     by_name = {row["id"]: row for row in found.to_pylist()}
     for name, rule in expected.items():
         row = by_name[name]
@@ -115,9 +119,58 @@ def test_copies_of_a_picture_are_found_and_other_pictures_are_not(tmp_path: Path
 
 def measured(table: pa.Table) -> pa.Table:
     found = operator()(table.select(["id", "media"]))
-    for field in (PHASH, COLOURS):
+    for field in (PHASH, COLOURS, MOMENTS):
         table = table.append_column(field, found[field.name])
     return table
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> pa.Table:
+    """A clip, a smaller copy of it, another clip, and an image of the first one's middle."""
+    pictures = tiny_clips.faded(16, 1, (160, 120))
+    data = {
+        "a": tiny_clips.encoded(pictures),
+        "b": tiny_clips.encoded(pictures, size=(80, 60), crf=28),
+        "c": tiny_clips.fade(16, 2),
+    }
+    rows = []
+    for name, content in data.items():
+        (tmp_path / f"{name}.mp4").write_bytes(content)
+        rows.append(item(name, str(tmp_path / f"{name}.mp4")))
+        rows[-1]["media"] |= {"modality": "video", "seconds": 2.0}
+    middle = frames.sample(data["a"], moments.COUNT)[moments.COUNT // 2].image
+    middle.save(tmp_path / "d.png")
+    rows.append(item("d", str(tmp_path / "d.png")))
+    return measured(pa.Table.from_pylist(rows, schema=schema.ITEMS))
+
+
+def test_copies_of_a_clip_are_found_and_no_image_is_one(films: pa.Table) -> None:
+    first, _, _, image = films.to_pylist()
+    assert (first["phash"], first["colours"]) == (image["phash"], image["colours"])
+    assert image["moments"] is None
+    found = operator().decide(films, films)
+    assert decided(found) == {"a": "kept", "b": "near_duplicate", "c": "kept", "d": "kept"}
+    assert "levels of colour from the kept item a (key of a)" in found["detail"].to_pylist()[1]
+    rows = triplets(
+        ("t1", ["a"], ["b"], "x"),
+        ("t2", ["a"], ["d"], "x"),
+        ("t3", ["b"], ["c"], "x"),
+        ("t4", ["a"], ["c"], "x"),
+        ("t5", ["d"], ["c"], "x"),
+    )
+    assert decided(operator().decide(rows, films)) == {
+        "t1": "same_picture",
+        "t2": "kept",
+        "t3": "kept",
+        "t4": "repeated_triplet",
+        "t5": "kept",
+    }
+    assert decided(operator(radius=0, tolerance=0).decide(films, films))["b"] == "kept"
+
+
+def test_journals_without_clips_are_read_as_before(films: pa.Table) -> None:
+    images = films.slice(3).drop_columns(["moments"])
+    assert decided(operator().decide(images, images)) == {"d": "kept"}
 
 
 def test_the_same_picture_in_another_colour_is_another_picture(tmp_path: Path) -> None:
@@ -158,7 +211,7 @@ def test_the_tolerance_is_counted_in_levels() -> None:
     assert set(decided(operator(tolerance=15).decide(table, table)).values()) == {"kept"}
     rows = triplets(("t1", ["a"], ["b"], "x"), ("t2", ["a"], ["c"], "x"))
     assert decided(operator().decide(rows, table)) == {"t1": "same_picture", "t2": "kept"}
-    assert {"radius", "tolerance", "same_text"} == operator().rules
+    assert {"radius", "tolerance", "duration", "same_text"} == operator().rules
 
 
 def test_the_same_text_between_other_colours_is_no_repeat() -> None:
