@@ -40,7 +40,7 @@ def card(
     ``note`` is the run's note; ``splits`` has the notes of each exported split.
     """
     recipe = note["recipe"]
-    name = str(recipe.get("name") or "triplets")
+    name = " ".join(str(recipe.get("name") or "triplets").split())
     head = {
         "pretty_name": name,
         "tags": ["composed-image-retrieval", "datagen"],

@@ -52,6 +52,8 @@ class Book:
         for line in self.lines:
             about = left.setdefault(line["what"], {"count": 0, "examples": []})
             about["count"] += 1
+            if "why" in line:
+                about.setdefault("why", line["why"])
             if len(about["examples"]) < EXAMPLES:
                 about["examples"].append(line["triplet"])
         return {"triplets": self.triplets, "files": self.files, "left_out": left}

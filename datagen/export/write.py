@@ -103,7 +103,8 @@ def export(
         watch.start(split, selection.count(split))
         note["splits"][split] = _write_split(maker, selection, out, split, lost, watch.advance)
     if not sum(note["splits"][split]["triplets"] for split in chosen):
-        why = next(iter(lost.values()), "no reference or no target")
+        told = [about for split in chosen for about in note["splits"][split]["left_out"].values()]
+        why = next((about["why"] for about in told if "why" in about), "")
         raise DatagenError(f"{run}: no triplet could be written ({why})")
     done = note["splits"]
     note["splits"] = {split: done[split] for split in selection.splits if split in done}
