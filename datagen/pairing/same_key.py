@@ -69,6 +69,7 @@ class Settings(step.Settings):
 class SameKey(TableOperator[Settings]):
     """Items of one group: those whose label ``key`` is the same."""
 
+    version = 2
     Settings = Settings
     levels = ("items",)
     result = "pairs"
@@ -244,7 +245,7 @@ class SameKey(TableOperator[Settings]):
         """One sentence a pair: ``same video 'P01', 4.23 s later, verb: 'open' → 'close'``."""
         chosen = self.settings
         gaps = group.place[pairs.right] - group.place[pairs.left]
-        unit = " s" if group.timed else f" in {chosen.by}"
+        unit, by = (" s", "") if group.timed else ("", f" by {chosen.by}")
         out = []
         for left, gap, change in zip(
             pairs.left.tolist(), gaps.tolist(), which.tolist(), strict=True
@@ -252,7 +253,7 @@ class SameKey(TableOperator[Settings]):
             parts = [f"same {chosen.key} '{group.key.text(left)}'"]
             if chosen.by is not None:
                 way = "later" if gap >= 0 else "earlier"
-                parts.append(f"{plain(abs(gap))}{unit} {way}")
+                parts.append(f"{plain(abs(gap))}{unit} {way}{by}")
             out.append(", ".join([*parts, *([changes[change]] if changes[change] else [])]))
         return pa.array(out, pa.string())
 

@@ -234,7 +234,7 @@ def test_lists_that_differ_tell_what_each_has_alone() -> None:
     labels = [{"page": 1, "tags": ["a", "b"], "n": 1}, {"page": 1, "tags": ["b", "c", "d"], "n": 3}]
     (row,) = mine(make_items(labels), key="page", by="n", differ=("tags",)).rows.to_pylist()
     assert row["evidence"]["changes"] == [{"field": "tags", "removed": "a", "added": "c, d"}]
-    assert row["evidence"]["reason"] == "same page '1', 2 in n later, tags: 'a' → 'c, d'"
+    assert row["evidence"]["reason"] == "same page '1', 2 later by n, tags: 'a' → 'c, d'"
 
 
 def test_an_item_that_lacks_a_label_or_a_number_is_rejected() -> None:
