@@ -26,7 +26,9 @@ _UNREACHED = {
 }
 _MENDS = {
     "GatedRepoError": "it is gated: ask for access on its page, then 'hf auth login'",
-    "RepositoryNotFoundError": "no such folder here, and no such dataset on the hub (or a private one: 'hf auth login')",
+    "RepositoryNotFoundError": (
+        "no such folder here, and no such dataset on the hub (or a private one: 'hf auth login')"
+    ),
     "RevisionNotFoundError": "no such revision; set `revision` to a branch, a tag or a commit",
     "EmptyDatasetError": "holds no file that datasets can read; set `path` to the files themselves",
     "DataFilesNotFoundError": "holds no file that datasets can read (or not in this `config`)",
@@ -289,7 +291,8 @@ def _explained(wanted: Wanted, error: BaseException) -> str:
             "is made by code of its own, which is never run; try revision: refs/convert/parquet, "
             "where the hub keeps a copy as Parquet"
         )
-    if "Config name is missing" in text or ("BuilderConfig" in text and "not found" in text):
+    asked = ("Config name is missing", "Couldn't find cache", "configurations in the cache")
+    if any(words in text for words in asked) or re.search("BuilderConfig .* not found", text):
         names = re.findall(r"\[[^\]]*\]", text)
         return f"set `config` to one of {names[0][1:-1]}" if names else f"config: {text[:300]}"
     return f"cannot be read ({type(error).__name__}: {text[:300]})"

@@ -21,10 +21,11 @@ _TIME = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
 _FIELD = re.compile(r"\{([^{}]+)\}")
 #: File names often write 2446.454 so.
 _DASHED = re.compile(r"(\d+)-(\d+)")
-#: Ego4D: ``#C C picks a cup`` is said of who wears the camera, ``#O man X walks`` of another.
-_WEARER = re.compile(r"#\s*[cC]\s+[cC]\b")
-_OTHER = re.compile(r"#\s*[oO]\b\s*")
-_UNSURE = re.compile(r"#\s*unsure\b", re.IGNORECASE)
+#: Ego4D: ``#C C picks a cup`` is said of who wears the camera, ``#O man X walks`` of another. Its
+#: narrators also typed ``#CC``, ``#C- C`` and ``#C``, and ``#unsure`` in several ways.
+_WEARER = re.compile(r"(?:#\s*c(?:c\b|\b(?:[\s-]*c\b)?)\s*)+", re.IGNORECASE)
+_OTHER = re.compile(r"#\s*o\b\s*", re.IGNORECASE)
+_UNSURE = re.compile(r"#\s*(?:un?su?red?|unknown)\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 Patterns = Mapping[str, re.Pattern[str]]
@@ -133,7 +134,7 @@ class Reader:
         text = " ".join(" ".join(_records.texts(row.get(self.narration))).split())
         unsure = self.wearer is not None and _UNSURE.search(text) is not None
         if self.wearer is not None and not unsure:
-            text = _OTHER.sub("", _WEARER.sub(lambda _: str(self.wearer), text)).strip()
+            text = _OTHER.sub("", _WEARER.sub(lambda _: f"{self.wearer} ", text)).strip()
         plain = " ".join(_WORD.findall(text.casefold()))
         if not plain:
             return Fault("no_caption", f"no text in '{self.narration}'")
