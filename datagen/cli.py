@@ -232,9 +232,13 @@ def _mount() -> None:
     from datagen.cluster.command import submit_command
     from datagen.export.command import export_command
     from datagen.recipes_command import recipes_app
+    from datagen.report.command import report_command
+    from datagen.report.show import show_command
 
     app.command("submit")(submit_command)
     app.command("export")(export_command)
+    app.command("report")(report_command)
+    app.command("show")(show_command)
     app.add_typer(recipes_app, name="recipes")
 
 

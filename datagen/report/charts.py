@@ -156,14 +156,19 @@ def _defaults(op: str) -> dict[str, Any]:
 
 
 def densities(shown: pa.Table, most: int = 4) -> list[Density]:
-    """Every score (``most`` of them) against the number of words of the texts."""
+    """Every similarity (``most`` of them) against the number of words of the texts.
+
+    Where no filter has measured one, it is the score by which pairs were mined.
+    """
     texts = shown["modification"].to_pylist()
     words = np.array([len(text.split()) if text else np.nan for text in texts], dtype=np.float64)
     verdicts = np.asarray(shown["verdict"].to_pylist(), dtype=object)
     names = [name for name in shown.column_names if name.startswith("score_")]
-    # What compares reference and target comes first.
-    names.sort(key=lambda name: (not name.startswith("score_similarity"), name))
+    names = sorted(name for name in names if "similarity" in name or "clip" in name)
     columns = {name: shown[name].to_numpy(zero_copy_only=False) for name in names}
+    if not names:
+        mined = pc.struct_field(shown["evidence"], "score")
+        columns["mining score"] = mined.to_numpy(zero_copy_only=False)
     found = [density(name, words, column, verdicts) for name, column in columns.items()]
     return [one for one in found if one is not None][:most]
 
@@ -192,7 +197,7 @@ def density(score: str, words: Array, values: Array, verdicts: Array) -> Density
     return replace(made, cells=cells)
 
 
-def ticks(least: float, most: float, wanted: int = 4) -> list[float]:
+def ticks(least: float, most: float, wanted: int = 5) -> list[float]:
     """Round numbers from ``least`` to ``most``, about ``wanted`` of them."""
     step = (most - least) / max(1, wanted)
     if not step > 0:
@@ -209,5 +214,5 @@ def _pairs(funnel: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[
 
 
 def _level(shown: pa.Table) -> str:
-    levels = sorted(set(shown["level"].to_pylist()))
-    return levels[-1] if levels else "items"
+    levels = set(shown["level"].to_pylist())
+    return levels.pop() if len(levels) == 1 else "rows"

@@ -18,13 +18,8 @@ def report_command(
     from rich.console import Console
     from rich.markup import escape
 
-    from datagen import load
-    from datagen.report import page
-    from datagen.report.statistics import statistics
+    from datagen import report
 
-    made = load(run)
-    stats = statistics(made)
     console = Console()
-    places = [("page", page.write(made, pictures=pictures, rows=rows, stats=stats))]
-    for name, place in places:
+    for name, place in report.write(run, pictures=pictures, rows=rows).items():
         console.print(f"{name:9} {escape(place)}", soft_wrap=True, highlight=False)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from markupsafe import Markup
 
@@ -91,7 +93,10 @@ def _page(
         "sizes": {"rows": chunks.ROWS, "members": chunks.MEMBERS, "texts": chunks.TEXTS},
         "side": SIDE,
         "sheets": album.sheets,
-        "scores": [{"name": name, "label": _label(name)} for name in shown.scores],
+        "scores": [
+            {"name": name, "label": _label(name), "whole": _whole(gathered.rows[name])}
+            for name in shown.scores
+        ],
     }
     steps = funnel.steps(run)
     densities = charts.densities(gathered.rows)
@@ -158,12 +163,17 @@ def _label(score: str) -> str:
     return _words(score.removeprefix("score_"))
 
 
+def _whole(column: pa.ChunkedArray) -> bool:
+    """Whether the score counts something: then it is shown without decimals."""
+    return all(float(value).is_integer() for value in pc.unique(column.drop_null()).to_pylist())
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
 def _short(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−")
+    return f"{value + 0.0:.4g}".replace("-", "−")
 
 
 def _shade(count: int, most: int) -> float:
@@ -177,17 +187,15 @@ def _has(gathered: Gathered, level: str) -> bool:
 
 def _numbers(run: Run, gathered: Gathered) -> list[tuple[int, str]]:
     """The numbers in the head: what came out, and what it was made of."""
-    found = []
-    for level in ("triplets", "pairs"):
-        for verdict in (schema.KEPT, schema.REJECTED, schema.FAILED):
-            count = gathered.number(level, verdict)
-            if count or (level, verdict) == ("triplets", schema.KEPT):
+    found = [(gathered.number("triplets", schema.KEPT), "triplets")]
+    # A level is made once: the first step that leaves it says how many there were.
+    for level in ("triplets", "pairs", "items"):
+        made = [entry["rows_out"] for entry in run.funnel if entry["level"] == level]
+        if made and level != "triplets":
+            found.append((made[0], level))
+        for verdict in (schema.REJECTED, schema.FAILED):
+            if count := gathered.number(level, verdict):
                 found.append((count, f"{level} {verdict}"))
-    made = {entry["level"]: entry["rows_out"] for entry in run.funnel}
-    if not gathered.number("pairs", schema.KEPT) and "pairs" in made:
-        found.append((made["pairs"], "pairs kept"))
-    if "items" in made:
-        found.append((made["items"], "items kept"))
     return found
 
 

@@ -18,8 +18,9 @@ function told(tag, text, className) {
   return el(tag, { dir: "auto", class: `told ${className || ""}` }, text);
 }
 
-function scoreText(value) {
-  return value === null || value === undefined ? "–" : value.toFixed(4).replace("-", "−");
+function scoreText(value, whole = false) {
+  if (value === null || value === undefined) return "–";
+  return (whole ? number(value) : value.toFixed(4)).replace("-", "−");
 }
 
 // A picture out of a sheet, or a tile that says why there is none.
@@ -104,8 +105,8 @@ const films = (() => {
     },
     button(node) {
       const say = () => {
-        node.textContent = playing ? "Pause clips" : "Play clips";
-        node.setAttribute("aria-pressed", String(playing));
+        node.textContent = playing ? "Pause" : "Play";
+        node.setAttribute("aria-label", playing ? "Pause clips" : "Play clips");
       };
       node.addEventListener("click", () => {
         playing = !playing;
@@ -138,14 +139,18 @@ function members(list, role) {
 }
 
 function chips(facts) {
-  const list = el("div", { class: "chips" });
-  if (facts.verdict !== "kept") {
-    const why = facts.rule ? `${facts.verdict}: ${words(facts.rule)}` : facts.verdict;
-    list.append(el("span", { class: `chip ${facts.verdict}` }, why));
-  }
-  if (facts.level !== "triplets") list.append(el("span", { class: "chip" }, facts.level.slice(0, -1)));
-  if (facts.split) list.append(el("span", { class: "chip" }, facts.split));
-  return list;
+  const shown = [facts.level === "triplets" ? null : facts.level.slice(0, -1), facts.split];
+  const known = shown.filter((text) => text !== null);
+  return known.map((text) => el("span", { class: "chip" }, text));
+}
+
+// Why a row is not among those that were kept.
+function reason(row, facts) {
+  if (facts.verdict === "kept") return null;
+  const by = facts.step ? ` by ${facts.step}` : "";
+  const why = facts.rule ? `: ${words(facts.rule)}` : "";
+  const chip = el("span", { class: `chip ${facts.verdict}` }, `${facts.verdict}${by}${why}`);
+  return el("p", { class: "reason" }, chip, " ", row.detail ? told("span", row.detail) : null);
 }
 
 // Negatives are shown when asked for.
@@ -178,8 +183,8 @@ function negativeFigures(row) {
 function scoreList(scores) {
   if (!scores.length) return null;
   const list = el("dl", { class: "scores" });
-  for (const { label, value } of scores) {
-    list.append(el("div", {}, el("dt", {}, label), el("dd", {}, scoreText(value))));
+  for (const { label, value, whole } of scores) {
+    list.append(el("div", {}, el("dt", {}, label), el("dd", {}, scoreText(value, whole))));
   }
   return list;
 }
@@ -188,11 +193,14 @@ function card(row, facts, scores, open) {
   const more = negatives(row);
   const details = el("button", { type: "button", class: "plain details" }, "Details");
   details.addEventListener("click", open);
-  const middle = el("div", { class: "middle" });
-  if (row.text !== null) middle.append(told("p", row.text, "modification"));
-  if (row.evidence && row.evidence.reason) middle.append(told("p", row.evidence.reason, "evidence"));
-  if (row.detail) middle.append(told("p", row.detail, "reason"));
-  middle.append(chips(facts), el("div", { class: "actions" }, details, more && more.button));
+  // Reference, text and target read as one line: the text stands over the arrow.
+  const flow = el("div", { class: "flow" });
+  if (row.text !== null) flow.append(told("p", row.text, "modification"));
+  if (row.targets.length) flow.append(el("div", { class: "arrow", "aria-hidden": "true" }));
+  if (row.evidence && row.evidence.reason) flow.append(told("p", row.evidence.reason, "evidence"));
+  flow.append(reason(row, facts) || "");
+  const actions = el("div", { class: "actions" }, ...chips(facts), details, more && more.button);
+  const middle = el("div", { class: "middle" }, flow, actions);
   const made = el(
     "article",
     { class: `card ${facts.verdict}`, tabindex: -1, "data-id": facts.id },

@@ -79,8 +79,8 @@ async function detailsOf(row, known, scores) {
   const parts = [
     row.text === null ? null : told("p", row.text, "modification"),
     evidence.reason ? told("p", evidence.reason, "evidence") : null,
-    row.detail ? told("p", row.detail, "reason") : null,
-    chips(known),
+    reason(row, known),
+    el("div", { class: "chips" }, ...chips(known)),
     section("Members", ...(await full(row.references, "reference")), ...(await full(row.targets, "target"))),
     section("Negatives", far.length ? el("div", { class: "negatives" }, ...far) : null),
     section("Scores", scoreList(scores)),

@@ -1,5 +1,5 @@
 // The list of rows: filters, order, search, pages, keys, and the address of what is shown.
-const PAGE = 24;
+const PAGE = 16;
 const FACETS = ["level", "verdict", "step", "rule", "split"];
 const list = document.getElementById("list");
 const dialog = document.getElementById("panel");
@@ -37,7 +37,7 @@ function factsOf(at) {
 }
 
 function scoresOf(at) {
-  const own = meta.scores.map(({ label }, score) => ({ label, value: index.scores[score][at] }));
+  const own = meta.scores.map(({ label, whole }, score) => ({ label, whole, value: index.scores[score][at] }));
   if (index.mined[at] !== null) own.push({ label: "mining score", value: index.mined[at] });
   return own.filter(({ value }) => value !== null);
 }
@@ -329,12 +329,14 @@ function listen() {
 }
 
 async function start() {
+  document.getElementById("filters")?.toggleAttribute("open", matchMedia("(min-width: 40rem)").matches);
   films.button(document.getElementById("play"));
   if (!meta.rows) return;
   const first = load("rows", 0);
   index = await load("index", 0);
   await first;
   FACETS.forEach(fill);
+  controls.pictured.closest("label").hidden = index.pictured.every((one) => one === index.pictured[0]);
   controls.sort.replaceChildren(...orders().map(([value, label]) => el("option", { value }, label)));
   read(location.hash.slice(1));
   listen();
