@@ -110,7 +110,11 @@ def read(text: str) -> Caption:
 def is_verb(caption: Caption, place: int) -> bool:
     """Whether the word at ``place`` acts as a verb there."""
     word, before = caption.at(place), caption.before(place)
-    follows_noun_sign = before in _BEFORE_NOUN
+    # "a dog that runs", not "that dog".
+    relative = before == "that" and place > 1 and in_noun_phrase(caption, place - 2)
+    # "the light turns green", "a blue square moves".
+    relative = relative or (before in lexicon.ALSO_ADJECTIVES and word.endswith("s"))
+    follows_noun_sign = before in _BEFORE_NOUN and not relative
     if word in lexicon.ING_NOUNS:
         return before in lexicon.AUXILIARIES
     if is_ing(word):
@@ -127,7 +131,8 @@ def is_verb(caption: Caption, place: int) -> bool:
     if not before:
         after = caption.after(place + 1)
         return place == 0 and (caption.telegraphic or after in DETERMINERS)
-    if word in lexicon.ALSO_NOUNS and not is_plural(before) and before not in lexicon.AUXILIARIES:
+    led = relative or is_plural(before) or before in lexicon.AUXILIARIES
+    if word in lexicon.ALSO_NOUNS and not led:
         return before in lexicon.CONJUNCTIONS | lexicon.PRONOUNS | {"to"}
     return True
 
@@ -295,7 +300,7 @@ def preposition_before(caption: Caption, start: int) -> str:
     """The preposition of place that governs the noun at ``start``; empty where none does."""
     if caption.title or caption.telegraphic:
         return ""
-    place = _phrase_start(caption, start)
+    place = phrase_start(caption, start)
     word = caption.before(place + 1)
     if word in DETERMINERS:
         word = caption.before(place)
@@ -303,10 +308,10 @@ def preposition_before(caption: Caption, start: int) -> str:
 
 
 def _determiner(caption: Caption, start: int) -> str:
-    return caption.before(_phrase_start(caption, start) + 1)
+    return caption.before(phrase_start(caption, start) + 1)
 
 
-def _phrase_start(caption: Caption, start: int) -> int:
+def phrase_start(caption: Caption, start: int) -> int:
     """The place before the describing words that lead to ``start``."""
     place = start - 1
     for _ in range(3):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datagen.texts import _caption as captions
+from datagen.texts import _doings as doings
 from datagen.texts import _lexicon as lexicon
 from datagen.texts._caption import Caption, Word
 from datagen.texts._sentences import Kind
@@ -52,6 +53,10 @@ class _Place:
     caption: Caption
     start: int
     end: int
+
+    @property
+    def span(self) -> doings.Span:
+        return self.caption, self.start, self.end
 
     @property
     def kind(self) -> Word:
@@ -162,6 +167,9 @@ def _read_replacement(
     base = verb_base(left.text)
     if base is not None and base == verb_base(right.text) and Word.VERB in kinds:
         return None
+    led = doings.of_complements(left.span, right.span)
+    if led is not None:
+        return _slots(led[0], left.text, right.text, **led[1])
     counted = _read_number(left, right)
     if counted is not None:
         return counted
@@ -174,8 +182,7 @@ def _read_replacement(
     if kinds == {Word.PREPOSITION}:
         return _read_prepositions(left, right)
     if Word.VERB in kinds and kinds <= {Word.VERB, Word.PREDICATE}:
-        texts = [_doing(place) for place in (left, right)]
-        return _slots(Kind.ACTION, *texts) if texts[0] != texts[1] else None
+        return _read_verbs(left, right)
     if kinds == {Word.COLOUR}:
         return _slots(Kind.COLOUR, left.text, right.text)
     if kinds == {Word.PHRASE}:
@@ -205,6 +212,14 @@ def _doing(place: _Place) -> str:
     if place.kind is not Word.VERB:
         return place.text
     return captions.action(place.caption, place.start, place.end)
+
+
+def _read_verbs(left: _Place, right: _Place) -> Reading | None:
+    texts = [_doing(place) for place in (left, right)]
+    if texts[0] == texts[1]:
+        return None
+    slots = doings.of_verbs(left.span, right.span)
+    return _slots(Kind.ACTION if slots is None else Kind.DOING, *texts, **(slots or {}))
 
 
 def _read_number(left: _Place, right: _Place) -> Reading | None:

@@ -176,6 +176,13 @@ WHERE = _words(
     "in on at near behind beside under over through across into onto along inside outside around "
     "against above below beneath by toward towards underneath"
 )
+#: Nouns that say where a thing is rather than what it is.
+SIDES = _words(
+    "left right top bottom centre center middle corner side front back foreground background "
+    "distance air edge"
+)
+#: Nouns that are also adjectives of the lists above.
+ALSO_ADJECTIVES = _words("light square orange")
 #: Words in -ly that are no adverbs.
 LY_NOUNS = _words("family belly jelly bully butterfly dragonfly italy early lonely friendly silly")
 
@@ -202,6 +209,7 @@ VERBS = _words(
     "display sell hop skip hide pause howl tug descend ascend enjoy attend cover tighten loosen "
     "waterski ollie break scour submerge draw scramble howl corral strike drag haul "
     "participate return search taste warm heat boil fry "
+    "become grow shrink vanish disappear appear emerge rotate glide twirl drift "
     "grill season pluck weigh measure start stop finish continue mow rake saw hammer drill "
     " stomp scale steer smoke sip shout scream yell tumble visit vacuum"
 ) - {"plays", "box", "bowl", "film", "face"}

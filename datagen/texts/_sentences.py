@@ -3,7 +3,9 @@
 Slots: removed and added are bare words, r and a the same with the determiner that suits them
 ("a dog", "in the snow"), the_r is definite ("the dog"), head is the noun they describe, heads its
 plural, many the head in the number of ``added``, in_r and in_a are r and a with the preposition
-before them, field is the name of a label. WHERE is a replacement only.
+before them, field is the name of a label. subject is who does it ("the man"), do and doing what
+("walk", "walking"), do_r and do_a the two verbs, to_r and to_a the two places that a movement leads
+to. DOING, GOAL, RESULT and WHERE are replacements only.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ class Kind(StrEnum):
     NUMBER = "number"
     QUANTITY = "quantity"
     ACTION = "action"
+    DOING = "action of somebody"
+    GOAL = "where a movement leads to or comes from"
+    RESULT = "what something becomes"
     NOUN = "noun"
     WHERE = "noun of a place"
     PLACE = "prepositional phrase"
@@ -31,6 +36,19 @@ class Kind(StrEnum):
     PLAIN = "words of one kind"
     QUOTED = "words of any kind"
 
+
+_ACTION = (
+    (
+        "change the action from {removed} to {added}",
+        "switch from {removed} to {added}",
+        "replace {removed} with {added}",
+    ),
+    (
+        "{added} instead of {removed}",
+        "{added} rather than {removed}",
+        "now {added}, no longer {removed}",
+    ),
+)
 
 #: kind: (orders, remarks).
 REPLACE: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -76,16 +94,32 @@ REPLACE: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("make it {added} {many} instead of {removed}", "show {added} {many}, not {removed}"),
         ("{added} {many} instead of {removed}", "{added} {many} rather than {removed}"),
     ),
-    Kind.ACTION: (
+    Kind.ACTION: _ACTION,
+    Kind.DOING: (
         (
-            "change the action from {removed} to {added}",
-            "switch from {removed} to {added}",
-            "replace {removed} with {added}",
+            *_ACTION[0],
+            "make {subject} {do_a} instead of {removed}",
+            "have {subject} {do_a}, not {do_r}",
+        ),
+        (*_ACTION[1], "{subject} {added}, not {removed}"),
+    ),
+    Kind.GOAL: (
+        (
+            "make {subject} {do} {to_a} instead of {r}",
+            "have {subject} {do} {to_a}, not {to_r}",
+            "make {subject} {do} {to_a}",
+        ),
+        ("{doing} {to_a} instead of {r}", "{subject} {doing} {to_a}, not {to_r}"),
+    ),
+    Kind.RESULT: (
+        (
+            "make {subject} {do} {added} instead of {removed}",
+            "have {subject} {do} {added}, not {removed}",
+            "make {subject} {do} {added}",
         ),
         (
-            "{added} instead of {removed}",
-            "{added} rather than {removed}",
-            "now {added}, no longer {removed}",
+            "{doing} {added} instead of {removed}",
+            "{subject} {doing} {added} rather than {removed}",
         ),
     ),
     Kind.NOUN: (

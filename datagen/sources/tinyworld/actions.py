@@ -132,7 +132,10 @@ class _Reader:
 
     def _completed(self, act: Act) -> None:
         assert self.doing is not None
-        if self.origin:
+        if self.origin and self.gone:
+            self.found.removed.append(_Doing(self.doing.mark, None, act))
+            self.origin = False
+        elif self.origin:
             self.doing.origin, self.origin = act, False
         elif self.gone and self.doing not in self.found.removed:
             # "move to the top instead of the right"
