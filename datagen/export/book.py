@@ -31,32 +31,33 @@ class Book:
     number: Callable[[str], int]
     lost: Mapping[str, str]
     advance: Callable[[], object]
-    #: Lines about what could not be held, for the file beside the export.
-    lines: list[dict[str, Any]] = field(default_factory=list)
+    #: JSON lines about what could not be held, for the file beside the export.
+    lines: list[bytes] = field(default_factory=list)
     #: Files of the format, with how many entries each has.
     files: dict[str, int] = field(default_factory=dict)
-    #: Ids of the triplets behind every entry, file by file.
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    #: JSON lines: the ids of the triplets behind every entry, file by file.
+    entries: list[bytes] = field(default_factory=list)
     triplets: int = 0
-    _told: set[tuple[str, str]] = field(default_factory=set)
+    _left: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _told: dict[str, set[str]] = field(default_factory=dict)
 
     def left_out(self, what: str, triplet: str, **more: Any) -> None:
         """Note what of a triplet is not in the export; once, however often it is met."""
-        if (what, triplet) not in self._told:
-            self._told.add((what, triplet))
-            self.lines.append({"what": what, "triplet": triplet, **more})
+        told = self._told.setdefault(what, set())
+        if triplet in told:
+            return
+        told.add(triplet)
+        self.lines.append(_json({"what": what, "triplet": triplet, **more}))
+        about = self._left.setdefault(what, {"count": 0, "examples": []})
+        about["count"] += 1
+        if len(about["examples"]) < EXAMPLES:
+            about["examples"].append(triplet)
+        if "why" in more:
+            about.setdefault("why", more["why"])
 
     def summary(self) -> dict[str, Any]:
         """The notes of this split: counts, and what was left out with examples."""
-        left: dict[str, dict[str, Any]] = {}
-        for line in self.lines:
-            about = left.setdefault(line["what"], {"count": 0, "examples": []})
-            about["count"] += 1
-            if "why" in line:
-                about.setdefault("why", line["why"])
-            if len(about["examples"]) < EXAMPLES:
-                about["examples"].append(line["triplet"])
-        return {"triplets": self.triplets, "files": self.files, "left_out": left}
+        return {"triplets": self.triplets, "files": self.files, "left_out": self._left}
 
     def rows(self, by: tuple[str, ...] = ("id",)) -> Iterator[Row]:
         """The triplets of the split whose references and targets have media, in order.
@@ -109,7 +110,7 @@ class Book:
             self.advance()
         self.files[file] = self.files.get(file, 0) + 1
         told = {"file": file, "triplets": ids}
-        self.entries.append(told if number is None else told | {"number": number})
+        self.entries.append(_json(told if number is None else told | {"number": number}))
 
     def array(self, file: str, values: Iterable[Any]) -> int:
         """Write a JSON array, a line per value; gives how many there are."""
@@ -135,11 +136,11 @@ class Book:
         return count
 
     def lines_of(self, file: str, values: Iterable[Any]) -> int:
-        """Write JSON lines; gives how many there are."""
+        """Write JSON lines, of values or ready-made; gives how many there are."""
         count = 0
         with store.writing(store.join(self.out, file)) as writer:
             for value in values:
-                writer.write(_json(value) + b"\n")
+                writer.write((value if isinstance(value, bytes) else _json(value)) + b"\n")
                 count += 1
         return count
 

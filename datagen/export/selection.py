@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +16,8 @@ from datagen.result import Run
 
 #: Triplets that are Python objects at a time.
 BATCH = 1024
+#: Rows of the table that are looked up together.
+PART = 32768
 ROLES = ("references", "targets", "negatives")
 #: The split of triplets of a run without a split step, and of those that never came to it.
 WHOLE, UNSPLIT = "train", "unsplit"
@@ -40,6 +43,8 @@ class Selection:
         self.run = run
         self.every = every
         self.table = table
+        self._batches = table.to_batches(max_chunksize=PART)
+        self._starts = np.cumsum([0, *(part.num_rows for part in self._batches)])[:-1]
         self._of_split: dict[str, pa.Array] = {}
         names = _splits(table)
         for name in sorted(set(names), key=_usual):
@@ -76,19 +81,32 @@ class Selection:
         order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in by])
         own = own.take(order)
         for start in range(0, len(own), BATCH):
-            for row in self.table.take(own[start : start + BATCH]).to_pylist():
+            for row in self._taken(own[start : start + BATCH].to_numpy()):
                 yield row | {role: members(row, role) for role in ROLES}
+
+    def _taken(self, rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+        """Rows of the table by their places in it, in that order."""
+        # Batch by batch: of a column in many chunks, take would first join them all.
+        found: list[dict[str, Any]] = [{}] * len(rows)
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(which):
+            mine = np.flatnonzero(which == number)
+            part = self._batches[number].take(pa.array(rows[mine] - self._starts[number]))
+            for place, row in zip(mine, part.to_pylist(), strict=True):
+                found[place] = row
+        return found
 
     def items(self, splits: Iterable[str], roles: Sequence[str]) -> dict[str, Item]:
         """Every item that stands in one of the ``roles`` of these splits, by id, sorted."""
         found: dict[str, Item] = {}
         for split in splits:
-            own = self._of_split[split]
-            for start in range(0, len(own), BATCH):
-                part = self.table.take(own[start : start + BATCH])
+            own = self._of_split[split].to_numpy()
+            for start, batch in zip(self._starts, self._batches, strict=True):
+                mine = own[(own >= start) & (own < start + batch.num_rows)] - start
+                part = batch.take(pa.array(mine))
                 for role in roles:
-                    if role in part.column_names:
-                        _gather(part[role], role, found)
+                    if role in part.schema.names:
+                        _gather(part.column(role), role, found)
         return dict(sorted(found.items()))
 
     def item_ids(self) -> list[str]:
@@ -96,8 +114,8 @@ class Selection:
         found: set[str] = set()
         for role in ROLES:
             if role in self.table.column_names:
-                ids = pc.struct_field(_flat(self.table[role], role), "id")
-                found.update(pc.unique(ids).to_pylist())
+                for chunk in self.table[role].chunks:
+                    found.update(pc.unique(_ids(_flat(chunk, role))).to_pylist())
         return sorted(found - {None})
 
 
@@ -136,15 +154,19 @@ def _splits(table: pa.Table) -> list[str]:
     return [name if name is not None else UNSPLIT for name in table["split"].to_pylist()]
 
 
-def _flat(column: pa.ChunkedArray, role: str) -> pa.ChunkedArray:
+def _ids(items: pa.Array) -> pa.Array:
+    return pc.struct_field(items, "id")
+
+
+def _flat(column: pa.Array, role: str) -> pa.Array:
     flat = pc.list_flatten(column)
     return pc.struct_field(flat, "item") if role == "negatives" else flat
 
 
-def _gather(column: pa.ChunkedArray, role: str, found: dict[str, Item]) -> None:
+def _gather(column: pa.Array, role: str, found: dict[str, Item]) -> None:
     flat = _flat(column, role)
     fresh: dict[str, int] = {}
-    for place, name in enumerate(pc.struct_field(flat, "id").to_pylist()):
+    for place, name in enumerate(_ids(flat).to_pylist()):
         if name is not None and name not in found:
             fresh.setdefault(name, place)
     if fresh:
