@@ -27,11 +27,18 @@ def inner(feature: Any) -> Any:
     return None if isinstance(found, Mapping) and type(feature).__name__ == "Sequence" else found
 
 
+def _is_file(feature: Any) -> bool:
+    """Whether a column is an object of bytes and a path: an image or clip that nobody declared."""
+    return isinstance(feature, Mapping) and set(feature) in ({"bytes"}, {"bytes", "path"})
+
+
 def holds_media(feature: Any) -> bool:
     """Whether a column can be the media of records: images, clips, bytes, or paths."""
     within = inner(feature)
     if within is not None:
         return holds_media(within)
+    if _is_file(feature):
+        return True
     return type(feature).__name__ in _MEDIA or getattr(feature, "dtype", "") in _BYTES | _TEXTS
 
 
@@ -40,6 +47,8 @@ def is_heavy(feature: Any) -> bool:
     within = inner(feature)
     if within is not None:
         return is_heavy(within)
+    if _is_file(feature):
+        return True
     return type(feature).__name__ in _HEAVY or getattr(feature, "dtype", "") in _BYTES
 
 
