@@ -6,6 +6,7 @@ Formats are named by their bytes, never by the file's extension.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,14 @@ _OTHER_IMAGE_MAGIC = (
     (b"DDS ", "a DDS texture"),
 )
 
+_OTHER_VIDEO_MAGIC = (
+    (b"OggS", "an Ogg stream"),
+    (b"FLV", "a Flash video"),
+    (b"\0\0\x01\xba", "an MPEG program stream"),
+    (b"\0\0\x01\xb3", "an MPEG video stream"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a Windows Media stream"),
+)
+
 _OTHER_MAGIC = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a zip archive"),
@@ -83,12 +92,8 @@ _OTHER_MAGIC = (
     (b"\x7fELF", "a program"),
     (b"MZ", "a Windows program"),
     (b"\xd0\xcf\x11\xe0", "an Office document"),
-    (b"OggS", "an Ogg stream"),
     (b"ID3", "an MP3 file"),
     (b"fLaC", "a FLAC file"),
-    (b"FLV", "a Flash video"),
-    (b"\0\0\x01\xba", "an MPEG program stream"),
-    (b"\0\0\x01\xb3", "an MPEG video stream"),
     (b"\x80\x02", "a Python pickle"),
     (b"\x80\x04\x95", "a Python pickle"),
     (b"\x93NUMPY", "a NumPy array"),
@@ -146,6 +151,11 @@ def _unknown(head: bytes) -> MediaError:
     for magic, name in _OTHER_IMAGE_MAGIC:
         if head.startswith(magic):
             return MediaError("unsupported_format", f"{name}; convert it to JPEG or PNG")
+    for magic, name in _OTHER_VIDEO_MAGIC:
+        if head.startswith(magic):
+            return MediaError("unsupported_format", f"{name}; convert it to MP4")
+    if head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G":
+        return MediaError("unsupported_format", "an MPEG transport stream; convert it to MP4")
     for magic, name in _OTHER_MAGIC:
         if head.startswith(magic):
             return MediaError("not_an_image", f"looks like {name}")
@@ -235,22 +245,51 @@ def promised(data: bytes, name: str) -> int:
     return _matroska_end(data) if kind == "matroska" else _boxes_end(data)
 
 
+def overfull(data: bytes) -> bool:
+    """Whether a fragment of an MP4 tells of more samples than the file has bytes.
+
+    FFmpeg would take memory for each of them before it looks for one.
+    """
+    samples = 0
+    for kind, start, end in _boxes(data, 0, len(data)):
+        if kind == b"moof":
+            for inner, first, last in _boxes(data, start, end):
+                if inner == b"traf":
+                    for run, at, _ in _boxes(data, first, last):
+                        if run == b"trun":
+                            samples += int.from_bytes(data[at + 4 : at + 8], "big")
+    return samples > len(data)
+
+
 def _boxes_end(data: bytes) -> int:
     """Where the last of the top boxes ends, as far as they are those that hold a clip."""
-    at = 0
-    while at + 8 <= len(data):
-        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+    end = 0
+    for kind, _, stop in _boxes(data, 0, len(data)):
+        if kind not in _BOXES:
+            break
+        end = stop
+    return end
+
+
+def _boxes(data: bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start of the body, end) of the boxes of an MP4 that begin before ``stop``."""
+    while at + 8 <= stop:
+        size, body = int.from_bytes(data[at : at + 4], "big"), at + 8
         if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        if kind not in _BOXES or size < 8:
-            return at
+            size, body = int.from_bytes(data[body : body + 8], "big"), body + 8
+        elif size == 0:
+            size = len(data) - at  # as far as the file goes
+        if size < 8:
+            return
+        yield data[at + 4 : at + 8], body, at + size
         at += size
-    return at
 
 
 def _matroska_end(data: bytes) -> int:
     at = 4  # past the id of the EBML header
     size, at = _ebml_size(data, at)
+    if size is not None and at + size > len(data):
+        return at + size
     if size is None or data[at + size : at + size + 4] != b"\x18\x53\x80\x67":
         return 0
     inner, start = _ebml_size(data, at + size + 4)

@@ -18,18 +18,18 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 import av
-from av.codec import CodecContext
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
-from datagen.containers import VIDEO_FORMATS, MediaError, Probe, promised
+from datagen.containers import VIDEO_FORMATS, MediaError, Probe, overfull, promised
 
 #: Decoders that may be started. Left out are those of text art, games, screens and still
-#: formats of other uses, which no collection of clips needs.
+#: formats of other uses, which no collection of clips needs, and libvpx, which would know
+#: transparency but keeps no limit of size.
 DECODERS = frozenset(
     {
-        *("h264", "hevc", "vvc", "vp8", "vp9", "libvpx", "libvpx-vp9", "libdav1d", "av1"),
+        *("h264", "hevc", "vvc", "vp8", "vp9", "libdav1d", "av1"),
         *("mpeg4", "mpeg1video", "mpeg2video", "msmpeg4v1", "msmpeg4v2", "msmpeg4"),
         *("h263", "h263p", "h263i", "flv", "wmv1", "wmv2", "wmv3", "vc1", "theora"),
         *("mjpeg", "png", "prores", "dnxhd", "dvvideo", "cfhd", "rawvideo", "qtrle", "rpza"),
@@ -95,27 +95,33 @@ class Timeline:
 class Clip:
     """An open clip: its container and its video stream. Made by :func:`opened`."""
 
-    def __init__(self, container: Any, stream: Any) -> None:
-        self.container, self.stream = container, stream
+    def __init__(self, container: Any, stream: Any, whole: bool) -> None:
+        self.container, self.stream, self.whole = container, stream, whole
 
     def packets(self) -> Iterator[Any]:
-        """The packets of the video stream in stream order; the last one, of size 0, flushes."""
-        return iter(self.container.demux(self.stream))
+        """The packets of the video stream in stream order; the last one, of size 0, flushes.
+
+        Where the container breaks off, they end there, or (``whole``) that is raised.
+        """
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size and packet.is_corrupt:
+                    raise MediaError("truncated", "ends within a frame")
+                yield packet
+        except (MediaError, av.FFmpegError):
+            if self.whole:
+                raise
+            yield av.Packet()
 
     def decoder(self) -> Any:
         """A decoder of the stream, of one thread: its frames are the same on every machine."""
-        coded, alpha = self.stream.codec_context, self.stream.metadata.get("alpha_mode") == "1"
-        library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(coded.name) if alpha else None
-        if library:
-            # FFmpeg's own decoders of VP8 and VP9 drop transparency.
-            extra, coded = coded.extradata, CodecContext.create(library, "r")
-            coded.extradata = extra
+        coded = self.stream.codec_context
         coded.thread_count, coded.thread_type = 1, "NONE"
         return coded
 
     def timeline(self, limits: Limits) -> Timeline:
-        """Go through all packets. Raises MediaError: ``truncated``, ``too_many_frames``,
-        ``too_long``, ``corrupt`` (not one frame)."""
+        """Go through all packets. Raises MediaError: ``too_many_frames``, ``too_long``,
+        ``corrupt`` (not one frame), and of a clip opened as ``whole`` ``truncated``."""
         # (time, end) of the frames that are shown; an empty frame ends where it begins.
         shown: list[tuple[int, int]] = []
         keys: list[tuple[int, int]] = []
@@ -124,8 +130,6 @@ class Clip:
         for packet in self.packets():
             if not packet.size:
                 continue
-            if packet.is_corrupt:
-                raise MediaError("truncated", f"frame {count} is cut short")
             time = packet.pts if packet.pts is not None else packet.dts
             if time is None:
                 time = shown[-1][1] if shown else 0
@@ -163,19 +167,24 @@ class Clip:
 
 
 @contextlib.contextmanager
-def opened(data: bytes, name: str, limits: Limits) -> Iterator[Clip]:
+def opened(data: bytes, name: str, limits: Limits, whole: bool = False) -> Iterator[Clip]:
     """The clip ``data`` in a container ``name`` (of VIDEO_FORMATS).
 
-    Of several video streams the default one is taken; cover pictures are none. Whatever FFmpeg
-    raises within becomes MediaError: ``corrupt``, ``truncated``, ``no_video``,
-    ``unsupported_format``, ``too_many_pixels``.
+    Of several video streams the default one is taken; cover pictures are none. A clip that
+    breaks off is read as far as it goes, unless it is wanted ``whole``. Whatever FFmpeg raises
+    within becomes MediaError: ``corrupt``, ``truncated``, ``no_video``, ``unsupported_format``,
+    ``too_many_pixels``.
     """
+    if whole and promised(data, name) > len(data):
+        raise MediaError("truncated", f"{len(data)} of {promised(data, name)} bytes")
     options = {
         "codec_whitelist": ",".join(sorted(DECODERS)),
         "protocol_whitelist": "none",
         # Keeps probing from decoding a bomb. Coded sizes are a little larger than shown ones.
         "max_pixels": str(2 * limits.max_pixels + (1 << 20)),
     }
+    if VIDEO_FORMATS[name] == "mov" and overfull(data):
+        raise MediaError("corrupt", f"{name}: a fragment with more samples than bytes")
     try:
         with av.open(
             io.BytesIO(data),
@@ -188,15 +197,18 @@ def opened(data: bytes, name: str, limits: Limits) -> Iterator[Clip]:
         ) as container:
             stream = _stream(container, name)
             stream.codec_context.options = {"max_pixels": options["max_pixels"]}
-            yield Clip(container, stream)
+            yield Clip(container, stream, whole)
     except MediaError:
         raise
     except MemoryError as error:
         raise MediaError("too_many_pixels", "not enough memory to decode it") from error
     except Exception as error:
-        short = promised(data, name) > len(data)
         detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MediaError("truncated" if short else "corrupt", f"{name}: {detail}") from error
+        if VIDEO_FORMATS[name] == "mov" and b"moov" not in data:
+            detail = "no moov box, so nothing tells where its frames are"
+        elif promised(data, name) <= len(data):
+            raise MediaError("corrupt", f"{name}: {detail}") from error
+        raise MediaError("truncated", f"{name}: {detail}") from error
 
 
 def _nothing_else(url: str, flags: int, options: object) -> Any:
@@ -214,8 +226,8 @@ def _stream(container: Any, name: str) -> Any:
     stream = next((one for one in streams if one.disposition & Disposition.default), streams[0])
     coded = stream.codec_context
     if coded is None or coded.name not in DECODERS:
-        what = coded.name if coded is not None else f"an unknown codec ({stream.codec_tag!r})"
-        raise MediaError("unsupported_format", f"a clip coded as {what}; convert it to H.264")
+        what = f"coded as {coded.name}" if coded else "of an unknown codec, or encrypted"
+        raise MediaError("unsupported_format", f"a clip {what}; convert it to H.264")
     return stream
 
 
@@ -262,19 +274,16 @@ def shape(frame: VideoFrame, stream: Any) -> Shape:
 def probe(data: bytes, name: str, limits: Limits, check: Any, whole: bool = False) -> Probe:
     """Size as displayed, seconds and frames of a clip; ``check`` judges a width and a height.
 
-    All packets are gone through, and the first frame is decoded. With ``whole``, at most
-    :data:`CHECKED_KEYS` key frames at even distances and the packets after the last key frame
-    (at most :data:`CHECKED_TAIL`) are decoded as well, so that the cost does not grow with the
-    clip. Found are files that end early, and damage to headers, to tables and to what was
-    decoded; damage elsewhere shows when a frame there is wanted.
+    All packets are gone through, and the first frame is decoded. With ``whole``, a clip must
+    have all the bytes and packets that its container tells of, and at most :data:`CHECKED_KEYS`
+    key frames at even distances and the packets after the last key frame (at most
+    :data:`CHECKED_TAIL`) must decode, so that the cost does not grow with the clip. Found are
+    files that end early, and damage to headers, to tables and to what was decoded; damage
+    elsewhere shows when a frame there is wanted.
     Raises MediaError: ``corrupt``, ``truncated``, ``no_video``, ``unsupported_format``,
     ``too_many_frames``, ``too_long`` and what ``check`` raises.
     """
-    # Of these two formats, the size that the outermost element declares is trustworthy.
-    most = promised(data, name)
-    if most > len(data) and VIDEO_FORMATS[name] != "mov":
-        raise MediaError("truncated", f"{len(data)} of {most} bytes")
-    with opened(data, name, limits) as clip:
+    with opened(data, name, limits, whole) as clip:
         if clip.stream.width:
             check(clip.stream.width, clip.stream.height)
         timeline = clip.timeline(limits)
@@ -285,7 +294,7 @@ def probe(data: bytes, name: str, limits: Limits, check: Any, whole: bool = Fals
         size = shape(first, clip.stream).size
         check(*size)
     if whole:
-        with opened(data, name, limits) as clip:
+        with opened(data, name, limits, whole) as clip:
             _check(clip, timeline)
     return Probe(name, *size, "video", timeline.seconds, len(timeline.times))
 
