@@ -113,7 +113,8 @@ def is_verb(caption: Caption, place: int) -> bool:
     # "a dog that runs", not "that dog".
     relative = before == "that" and place > 1 and in_noun_phrase(caption, place - 2)
     # "the light turns green", "a blue square moves".
-    relative = relative or (before in lexicon.ALSO_ADJECTIVES and word.endswith("s"))
+    after_noun = before in lexicon.ALSO_ADJECTIVES and word.endswith("s")
+    relative = relative or (after_noun and verb_base(word) not in lexicon.ALSO_NOUNS)
     follows_noun_sign = before in _BEFORE_NOUN and not relative
     if word in lexicon.ING_NOUNS:
         return before in lexicon.AUXILIARIES

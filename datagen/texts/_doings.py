@@ -11,7 +11,7 @@ from datagen.texts import _caption as captions
 from datagen.texts import _lexicon as lexicon
 from datagen.texts._caption import Caption, Word
 from datagen.texts._sentences import Kind
-from datagen.texts._words import gerund, verb_base
+from datagen.texts._words import gerund, is_ing, verb_base
 
 #: A run of words: caption, first word, word after the last.
 Span = tuple[Caption, int, int]
@@ -20,6 +20,8 @@ Span = tuple[Caption, int, int]
 _BECOMING = frozenset(["turn", "become"])
 #: Prepositions of where a movement leads, or comes from.
 _GOALS = frozenset(["to", "into", "onto", "toward", "towards", "from"])
+#: "next to", "close to" say where, not where to.
+_NOT_GOALS = frozenset(["next", "close", "due"])
 _RELATIVE = frozenset(["that", "which", "who"])
 _COMPLEMENTS = frozenset(
     [Word.COLOUR, Word.QUALITY, Word.PREDICATE, Word.MODIFIER, Word.NUMBER, Word.ADVERB, Word.NOUN]
@@ -51,7 +53,9 @@ def subject_of(caption: Caption, verb: int) -> str:
         noun = caption.at(place)
         # "a background that turns navy", but "a star on the left that turns blue".
         owned = relative and (noun not in lexicon.SIDES or noun == "background")
-        if before not in lexicon.PREPOSITIONS or owned:
+        # "a woman wearing a black shirt laughs": the woman.
+        held = is_ing(before) and start > 0
+        if owned or not (before in lexicon.PREPOSITIONS or held):
             return f"the {captions.written(caption, place)}"
         place = start - 1
     return "it"
@@ -122,7 +126,7 @@ def _led(caption: Caption, start: int, end: int) -> tuple[str, int, int, str] | 
     at = captions.phrase_start(caption, start)
     if caption.before(at + 1) in captions.DETERMINERS:
         at -= 1
-    if caption.before(at + 1) not in _GOALS:
+    if caption.before(at + 1) not in _GOALS or caption.before(at) in _NOT_GOALS:
         return None
     for verb in range(at - 1, max(at - 2 - _FARTHEST, -1), -1):
         if caption.stops[verb]:

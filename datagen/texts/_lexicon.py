@@ -182,7 +182,7 @@ SIDES = _words(
     "distance air edge"
 )
 #: Nouns that are also adjectives of the lists above.
-ALSO_ADJECTIVES = _words("light square orange")
+ALSO_ADJECTIVES = _words("light square")
 #: Words in -ly that are no adverbs.
 LY_NOUNS = _words("family belly jelly bully butterfly dragonfly italy early lonely friendly silly")
 
