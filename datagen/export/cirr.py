@@ -91,7 +91,7 @@ class Cirr(Format):
     def reading(self, out: str, splits: Sequence[str]) -> list[str]:
         return [
             f"{out} is CIRR's folder data/cirr; paths in image_splits start from its img_raw.",
-            "CLIP4Cir, SEARLE: link it as cirr_dataset/cirr, and img_raw/* into cirr_dataset",
+            "CLIP4Cir: link it as cirr_dataset/cirr, and img_raw/* into cirr_dataset",
         ]
 
 

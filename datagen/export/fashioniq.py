@@ -82,7 +82,7 @@ class FashionIq(Format):
     def reading(self, out: str, splits: Sequence[str]) -> list[str]:
         return [
             f"{out} is FashionIQ's folder: captions/, image_splits/, images/",
-            "CLIP4Cir, SEARLE: link it as fashionIQ_dataset (they look for images/NAME.jpg)",
+            "CLIP4Cir: link it as fashionIQ_dataset (they look for images/NAME.jpg)",
         ]
 
 

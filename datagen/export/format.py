@@ -32,6 +32,8 @@ class Format(ABC):
     about: ClassVar[str]
     #: Roles whose items have media in the export.
     roles: ClassVar[tuple[str, ...]] = ("references", "targets")
+    #: Columns of triplets that it does not use.
+    without: ClassVar[tuple[str, ...]] = ("evidence", "provenance", "rule", "detail", "step")
     #: Extensions that the released loaders look for; empty: any.
     looks_for: ClassVar[tuple[str, ...]] = ()
 

@@ -31,12 +31,14 @@ Item = Mapping[str, Any]
 class Selection:
     """The triplets to be written, sorted by id within their split.
 
-    every: those that were rejected or failed as well. Raises DatagenError where the run is not
+    every: those that were rejected or failed as well; without: columns that the format does not
+    use, which cost time. Raises DatagenError where the run is not
     finished, holds no triplet, or has a split that cannot name a file.
     """
 
-    def __init__(self, run: Run, every: bool = False) -> None:
+    def __init__(self, run: Run, every: bool = False, without: Sequence[str] = ()) -> None:
         table = run.triplets(every)
+        table = table.drop_columns([name for name in without if name in table.column_names])
         table = table.filter(pc.is_valid(table["modification"])) if table.num_rows else table
         if not table.num_rows:
             raise DatagenError(f"{run.out}: no triplet to export")

@@ -90,7 +90,7 @@ def export(
     if options.category is not None and format != "fashioniq":
         raise DatagenError(f"--category goes with --format fashioniq, not with {format}")
     opened = load(run)
-    selection = Selection(opened, every)
+    selection = Selection(opened, every, FORMATS[format].without)
     chosen = selection.chosen(splits)
     maker = FORMATS[format](options, numbers(selection.item_ids()), selection)
     items = selection.items(chosen, maker.roles)
@@ -224,5 +224,5 @@ def _notes(maker: Format, items: Mapping[str, Item]) -> list[str]:
     wanted = ", ".join(maker.looks_for)
     return [
         f"{count:,} media end in {', '.join(odd)}, but the released loaders look for {wanted}; "
-        f"--extension {maker.looks_for[0]} names them so (readers go by content)"
+        "--extension names all media alike (readers go by content)"
     ]

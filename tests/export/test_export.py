@@ -284,3 +284,14 @@ def test_a_folder_name_is_not_taken_from_an_id(tmp_path: Path) -> None:
         written = export(made.out, name, str(out))
         assert written.splits["train"]["triplets"] == 1
     assert not list(tmp_path.rglob("escape*"))
+
+
+def test_media_that_a_released_loader_would_not_find_are_told(tmp_path: Path) -> None:
+    made = Made(str(tmp_path / "run"), str(tmp_path / "photos"))
+    ids = [made.item(f"thing {n}", picture(n, "webp"), "webp") for n in range(3)]
+    made.triplet([ids[0]], [ids[1]], "darker")
+    made.finish()
+    written = export(made.out, "covr", str(tmp_path / "one"))
+    assert written.notes[0].startswith("2 media end in webp, but the released loaders look for")
+    named = export(made.out, "covr", str(tmp_path / "two"), options=Options(extension="jpg"))
+    assert named.notes == []
