@@ -18,6 +18,9 @@ DATA = ROOT / os.environ.get("DATAGEN_TEST_DATA", "../shared/data")
 PHOTOS = DATA / "photos"
 MOBILENET = DATA / "models" / "mobilenet_v2_1.0_224_quant.tflite"
 OWN = ROOT / "tests" / "own" / "mobilenet_space.py"
+CLIPS = DATA / "videos" / "exercise_2phase"
+CAPTIONS = DATA / "captions"
+CIRR = DATA / "cir" / "cirr"
 
 pytestmark = [
     pytest.mark.real_data,
@@ -40,6 +43,15 @@ EXERCISES = [
     "source.captions=name",
     "source.labels=[equipment,category]",
 ]
+#: Clips of 16 frames, known by the names of the exercises.
+EXERCISE_CLIPS = [
+    f"source.path={CLIPS}",
+    f"source.annotations={PHOTOS / 'exercises' / 'items.jsonl'}",
+    "source.media={id}.mp4",
+    "source.captions=name",
+]
+#: Items without media have no pictures to compare.
+NO_MEDIA = ("steps.duplicates=null", "steps.split.near_duplicates=false")
 #: 80 photos with five captions each hold few pairs that differ in one word; neighbours do.
 COCO = [
     f"source.path={PHOTOS / 'coco'}",
@@ -201,3 +213,103 @@ steps:
     assert len(pairs) > 300
     assert share > 0.6
     assert share > 3 * chance
+
+
+def check_the_texts(out):
+    """Counts are conserved, and shards without media hold every triplet."""
+    run = package.load(str(out))
+    assert run.status == "finished"
+    for step in run.funnel:
+        lost = sum(step["rejected"].values()) + sum(step["failed"].values())
+        assert step["rows_in"] == step["kept"] + lost, step
+    triplets = {row["id"]: row for row in run.triplets().to_pylist()}
+    seen = {sample["key"]: sample for sample in run.samples()}
+    assert seen.keys() == triplets.keys() > set()
+    for name, sample in seen.items():
+        assert sample["modification"] == triplets[name]["modification"]
+        assert sample["references"] == sample["targets"] == sample["negatives"] == []
+        assert sample["json"]["references"][0]["media"] is None
+    return triplets
+
+
+def test_covr_makes_triplets_of_clips(ray, tmp_path):
+    low = "steps.similarity.low=0.3"
+    package.run("covr", str(tmp_path / "run"), [*EXERCISE_CLIPS, *NO_HUB, low])
+    count = check_the_run(tmp_path / "run", CLIPS)
+    print(f"covr: {count} triplets of clips")
+    assert count >= 200
+    for row in package.load(str(tmp_path / "run")).triplets().to_pylist():
+        one, two = (row[side][0]["caption"].casefold() for side in ("references", "targets"))
+        assert len(one.split()) == len(two.split())
+        assert row["references"][0]["media"]["modality"] == "video"
+
+
+def test_tf_covr_targets_make_the_change_that_the_labels_tell(ray, tmp_path):
+    labels = ("equipment", "mechanic", "force", "level")
+    chosen = [f"steps.pair.labels=[{','.join(labels)}]", "steps.pair.other=[]"]
+    package.run("tf_covr", str(tmp_path / "run"), [*EXERCISE_CLIPS, *chosen])
+    count = check_the_run(tmp_path / "run", CLIPS)
+    rows = package.load(str(tmp_path / "run")).triplets().to_pylist()
+    several = sum(len(row["targets"]) > 1 for row in rows)
+    print(f"tf_covr: {count} triplets of clips, {several} of several targets")
+    assert several > len(rows) / 3
+    for row in rows:
+        (change,) = row["evidence"]["changes"]
+        before = json.loads(row["references"][0]["labels"])
+        for target in row["targets"]:
+            after = json.loads(target["labels"])
+            assert [key for key in labels if before[key] != after[key]] == [change["field"]]
+            assert (before[change["field"]], after[change["field"]]) == (
+                change["removed"],
+                change["added"],
+            )
+
+
+def test_egocvr_pairs_actions_of_one_video_in_the_order_of_time(ray, tmp_path):
+    source = [
+        f"source.path={CAPTIONS / 'epic55_narrations.jsonl.gz'}",
+        "source.media=null",
+        "source.media_root=null",
+    ]
+    package.run("egocvr", str(tmp_path / "run"), [*source, *NO_MEDIA])
+    triplets = check_the_texts(tmp_path / "run")
+    print(f"egocvr: {len(triplets)} triplets of narrations")
+    assert len(triplets) > 10_000
+    sides = {}
+    for row in triplets.values():
+        before, after = (json.loads(row[side][0]["labels"]) for side in ("references", "targets"))
+        assert before["video"] == after["video"]
+        assert 0 <= after["start"] - before["start"] <= 120
+        assert (before["verb"] == after["verb"]) != (before["noun"] == after["noun"])
+        assert sides.setdefault(before["video"], row["split"]) == row["split"]
+
+
+def test_annotated_pairs_and_texts_of_cirr_come_through_a_run(ray, tmp_path):
+    rows = json.loads((CIRR / "captions" / "cap.rc2.val.json").read_text())
+    names = json.loads((CIRR / "image_splits" / "split.rc2.val.json").read_text())
+    images = tmp_path / "images.jsonl"
+    lines = [json.dumps({"file": file, "about": f"image {name}"}) for name, file in names.items()]
+    images.write_text("\n".join(lines))
+    recipe = tmp_path / "cirr.yaml"
+    recipe.write_text(
+        f"""
+name: cirr
+source: {{type: captions, path: "{images}", captions: about, key: file}}
+steps:
+  - pair: {{op: given, path: "{CIRR / "captions" / "cap.rc2.val.json"}"}}
+  - text: {{op: given}}
+  - shards: {{max_size: 50MB}}
+""",
+        encoding="utf-8",
+    )
+    package.run(str(recipe), str(tmp_path / "run"), [])
+    triplets = check_the_texts(tmp_path / "run")
+    wanted = {
+        (names[row["reference"]], names[row["target_hard"]], " ".join(row["caption"].split()))
+        for row in rows
+    }
+    assert {
+        (row["references"][0]["key"], row["targets"][0]["key"], row["modification"])
+        for row in triplets.values()
+    } == wanted
+    assert len(triplets) == len(wanted)
