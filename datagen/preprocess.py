@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -95,7 +95,8 @@ class Geometry:
         if size != (self.width, self.height):
             fill = self.fill if self.resize_mode == "longest" else 0
             picture = _crop_or_pad(picture, self.width, self.height, fill)
-        return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+        plain = picture if picture.mode == "RGB" else picture.convert("RGB")
+        return np.asarray(plain, dtype=np.uint8)
 
     def _keep_ratio(self, size: tuple[int, int]) -> tuple[int, int]:
         ratios = (size[1] / self.height, size[0] / self.width)
@@ -136,45 +137,53 @@ def decode(
     to each medium; ``seconds``, the time of each. One bad medium spoils its row, whose lists are
     then null.
     """
-    rows: list[_Row | None] = []
+    rows: list[_Row] = []
     faults: list[Fault] = []
     for places in media_lists:
         try:
             rows.append(_row(places, geometry, choice))
-            faults.append(None if rows[-1] else _NO_MEDIA)
+            faults.append(None)
         except media.MediaError as error:
-            rows.append(None)
-            faults.append((schema.FAILED, error.rule, error.detail))
-    kinds = {
-        "pixels": pa.large_list(pa.binary(geometry.size)),
-        "frames": pa.list_(pa.int32()),
-        "seconds": pa.list_(pa.float64()),
-    }
+            # What is not there is no failure of the row.
+            verdict = schema.REJECTED if error.rule == "no_media" else schema.FAILED
+            rows.append(_Row([], [], []))
+            faults.append((verdict, error.rule, error.detail))
+    lost = pa.array([fault is not None for fault in faults])
+    # One copy of the pixels, where Arrow's own builder would make several.
+    none = np.empty((0, geometry.height, geometry.width, 3), np.uint8)
+    flat = np.concatenate([none, *(one[None] for row in rows for one in row.pixels)])
+    images = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(geometry.size), len(flat), [None, pa.py_buffer(flat)]
+    )
+    ends = pa.array(np.cumsum([0, *(len(row.pixels) for row in rows)]), pa.int64())
     columns = {
-        name: pa.array([row and row[place] for row in rows], kind)
-        for place, (name, kind) in enumerate(kinds.items())
+        "pixels": pa.LargeListArray.from_arrays(ends, images, mask=lost),
+        "frames": pa.array([row.counts or None for row in rows], pa.list_(pa.int32())),
+        "seconds": pa.array([row.seconds or None for row in rows], pa.list_(pa.float64())),
     }
     return columns, faults
 
 
-_NO_MEDIA: Fault = (schema.REJECTED, "no_media", "the item has no image")
+class _Row(NamedTuple):
+    """Frames of a row, how many each medium has, and the time of each."""
 
-#: Pixels, frames of each medium, and the time of each frame.
-_Row = tuple[list[bytes], list[int], list[float]]
+    pixels: list[Array]
+    counts: list[int]
+    seconds: list[float]
 
 
 def _row(
     places: Sequence[Mapping[str, Any] | None], geometry: Geometry, choice: frames.Choice
-) -> _Row | None:
+) -> _Row:
+    row = _Row([], [], [])
     if any(place is None for place in places):
-        return None
-    row: _Row = ([], [], [])
+        raise media.MediaError("no_media", "the item has no image")
     for place in places:
         assert place is not None
         found = frames.of(place, choice, media.admitted(place))
-        row[0].extend(geometry.fit(frame.image).tobytes() for frame in found)
-        row[1].append(len(found))
-        row[2].extend(frame.seconds for frame in found)
+        row.pixels.extend(geometry.fit(frame.image) for frame in found)
+        row.counts.append(len(found))
+        row.seconds.extend(frame.seconds for frame in found)
     return row
 
 
