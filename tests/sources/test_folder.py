@@ -408,3 +408,48 @@ def test_a_file_whose_name_is_not_utf8_fails_alone(tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     found = {row["key"]: row["rule"] for row in records(path=str(tmp_path))}
     assert found == {"\\xff.png": "bad_name", "grün.png": None}
+
+
+def test_the_csv_of_webvid_names_its_clips_by_page_and_id(tmp_path):
+    rows = [
+        {"videoid": 21179416, "contentUrl": "https://example.com/a.mp4", "duration": "PT00H00M11S",
+         "page_dir": "006001_006050", "name": "Aerial shot, winter forest"},
+        {"videoid": 5629184, "contentUrl": "https://example.com/b.mp4", "duration": "PT00H00M29S",
+         "page_dir": "071501_071550", "name": 'Senior couple looking through "binoculars".'},
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "results_2M_train.csv", index=False)
+    for row in rows:
+        clip = tmp_path / "videos" / row["page_dir"] / f"{row['videoid']}.mp4"
+        clip.parent.mkdir(parents=True)
+        clip.write_bytes(b"x")
+    found = records(path=str(tmp_path), annotations="results_2M_train.csv", captions="name",
+                    media="{page_dir}/{videoid}.mp4", media_root="videos", key="videoid",
+                    labels=["duration"])  # fmt: skip
+    assert [(r["key"], r["captions"], r["verdict"], r["media"]["modality"]) for r in found] == [
+        (str(row["videoid"]), [row["name"]], "kept", "video") for row in rows
+    ]
+    assert found[0]["media"]["path"].endswith("/videos/006001_006050/21179416.mp4")
+
+
+def test_numbers_stay_numbers_in_labels(place):
+    row = {"file": "a.jpg", "n": 3, "x": 1e-3, "big": 2**53 + 1, "flag": False, "text": "3"}
+    (place / "r.jsonl").write_text(json.dumps(row) + "\n")
+    pq.write_table(pa.Table.from_pylist([row]), place / "r.parquet")
+    for name in ("r.jsonl", "r.parquet"):
+        (found,) = records(path=str(place), annotations=name, media="file", labels="all")
+        told = json.loads(found["labels"])
+        assert told == {key: value for key, value in row.items() if key != "file"}
+        assert [type(told[key]) for key in ("n", "x", "flag", "text")] == [int, float, bool, str]
+
+
+@pytest.mark.real_data
+def test_the_clips_of_the_exercises_are_found_by_a_template():
+    root = os.path.dirname(need("videos"))
+    found = records(path=root, annotations=os.path.join("photos", "exercises", "items.jsonl"),
+                    media="{id}.mp4", media_root="videos/exercise_2phase",
+                    captions=["name", "{name}, with {equipment}"],
+                    labels=["category", "primaryMuscles"])  # fmt: skip
+    clips = os.listdir(os.path.join(root, "videos", "exercise_2phase"))
+    assert sorted(os.path.basename(r["media"]["path"]) for r in found) == sorted(clips)
+    assert {(r["verdict"], r["media"]["modality"]) for r in found} == {("kept", "video")}
+    assert json.loads(found[0]["labels"])["primaryMuscles"] == ["abdominals"]
