@@ -7,13 +7,12 @@ there, "make the star turn blue" is about what happens.
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datagen.sources.tinyworld import clauses, motion, words
-from datagen.sources.tinyworld.events import Act, Shown, acts_of, scene_of
+from datagen.sources.tinyworld.events import CHANGING, Act, Shown, acts_of, scene_of
 from datagen.sources.tinyworld.modification import LONGEST, Edit, Reading, readings
 from datagen.sources.tinyworld.scene import Scene
 from datagen.sources.tinyworld.words import Phrase
@@ -56,6 +55,10 @@ def _stated(text: str) -> _Statement | None:
         if not reader.take(part):
             return None
     found = reader.found
+    if reader.stopped and not (found.added or found.removed):
+        found.subject = found.subject or found.former
+        found.former = None
+        found.added.append(_Doing(motion.STAY))
     if not (found.added or found.removed):
         return None
     for doing in [*found.added, *found.removed]:
@@ -74,6 +77,7 @@ class _Reader:
         self.origin = False
         self.doing: _Doing | None = None
         self.swapping = False
+        self.stopped = False
 
     def take(self, part: Phrase | str) -> bool:
         """Read on; False where the text is none about doings."""
@@ -83,6 +87,7 @@ class _Reader:
             self._verb(part)
         elif part in _NEGATES:
             self.gone = self.once = True
+            self.stopped = self.stopped or part == "xstop"
         elif part in _REPLACES:
             self.swapping = self.gone = True
         elif part == "from":
@@ -91,6 +96,7 @@ class _Reader:
             self._towards(part)
         elif part in (",", "but", "and", "then", ".") and self.once:
             self.gone = self.once = False
+            self.doing = None
         return True
 
     def _towards(self, word: str) -> None:
@@ -111,6 +117,9 @@ class _Reader:
     def _phrase(self, phrase: Phrase) -> bool:
         own = self.found.subject
         ground = own is not None and words.is_background(own)
+        if self.doing is not None and self._grouped(phrase):
+            self._completed(Act("count", phrase.says["count"]))
+            return True
         if self.doing is not None and not (phrase.noun and phrase.says.get("shape")):
             act = motion.completed(self.doing.mark, phrase, ground)
             if act is not None:
@@ -129,6 +138,14 @@ class _Reader:
         if phrase.noun or phrase.says:
             self.found.subject = phrase
         return True
+
+    def _grouped(self, phrase: Phrase) -> bool:
+        """Whether ``phrase`` is the "three stars" that a star becomes."""
+        own = self.found.subject
+        shape = own.says.get("shape") if own is not None else None
+        turning = self.doing is not None and self.doing.mark == motion.TURN
+        same = shape in (None, phrase.says.get("shape"))
+        return turning and set(phrase.says) == {"count", "shape"} and not phrase.article and same
 
     def _completed(self, act: Act) -> None:
         assert self.doing is not None
@@ -237,31 +254,33 @@ def _about_doings(text: str, what: Shown) -> tuple[list[Reading], bool]:
     return [reading for reading in found if reading is not None], True
 
 
-def _swapped_values(text: str, what: Shown) -> list[Reading]:
+def _ended(what: Shown, at: int, act: Act) -> Scene:
+    """What an event leads to, with nothing beside the thing that it is about."""
+    scene = scene_of(what)
+    if at < 0:
+        return replace(scene, background=act.to)
+    return replace(scene, objects=(replace(scene.objects[at], **{act.kind: act.to}),))
+
+
+def _swapped_values(text: str, what: Shown, known: list[Reading]) -> list[Reading]:
     """Readings of "blue instead of green" or "change the right to the top" about where an event
-    leads, for a text without its verb."""
+    leads, for a text without its verb. known: readings about what is there."""
     acts, ground_act = acts_of(what)
     found = []
     for at, act in [*enumerate(acts), (-1, ground_act)]:
         if act is None or act.to is None:
             continue
-        scene = scene_of(what)
-        kind = act.kind
-        # The values are those of the scene as it would be at the end.
-        if at < 0:
-            ended = Scene(scene.objects, str(act.to))
-        else:
-            thing = replace(scene.objects[at], **{kind: act.to})
-            ended = Scene((thing,), scene.background)
-        for reading in readings(text, ended)[0]:
-            (*others, edit) = reading.edits or (None,)
-            if others or edit is None or reading.idle:
+        for reading in readings(text, _ended(what, at, act))[0]:
+            if len(reading.edits) != 1 or reading.idle:
                 continue
+            edit = reading.edits[0]
             if at < 0 and edit.kind == "background":
-                found.append(Reading((Edit("act", -1, value=Act("background", edit.value)),)))
-            elif at >= 0 and edit.kind == "set" and edit.attribute == kind:
-                found.append(Reading((Edit("act", at, value=Act(kind, edit.value)),)))
-    return found
+                found.append(Edit("act", -1, value=Act("background", edit.value)))
+            # "dotted instead of green": of another kind only where the text names the old value.
+            same = edit.attribute == act.kind or not known
+            if at >= 0 and edit.kind == "set" and edit.attribute in CHANGING and same:
+                found.append(Edit("act", at, value=Act(edit.attribute, edit.value)))
+    return [Reading((edit,)) for edit in found]
 
 
 def clip_readings(text: str, what: Shown) -> tuple[list[Reading], str]:
@@ -275,14 +294,9 @@ def clip_readings(text: str, what: Shown) -> tuple[list[Reading], str]:
     if known:
         return found, "" if found else "does not apply to the reference"
     found, why = readings(text, scene_of(what))
-    found = [*found, *_swapped_values(text, what)]
-    if found:
-        return list(dict.fromkeys(found)), ""
-    if " and " in text:
-        halves = [clip_readings(half, what) for half in text.split(" and ", 1)]
-        joined = [
-            Reading(a.edits + b.edits, a.idle + b.idle)
-            for a, b in itertools.product(halves[0][0], halves[1][0])
-        ]
-        return joined, "" if joined else why
-    return [], why
+    found = [*found, *_swapped_values(text, what, found)]
+    halves = text.split(" and ")
+    if len(halves) == 2:
+        one, two = (clip_readings(half, what)[0] for half in halves)
+        found += [Reading(a.edits + b.edits, a.idle + b.idle) for a in one for b in two]
+    return list(dict.fromkeys(found)), "" if found else why

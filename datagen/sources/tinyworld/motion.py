@@ -35,7 +35,8 @@ _FORMS = (
     (SHRINK, r"shrink(?:s|ing)?|shrank|(?:get|gets|getting|become|becomes|becoming) smaller"),
     (SPIN, r"spin(?:s|ning)?|spun|rotat(?:e|es|ed|ing)|twirl(?:s|ed|ing)?|turn(?:s|ing)? around"),
     (STAY, r"(?:stay|stays|staying|stand|stands|standing|keep|keeps|keeping|remain|remains|"
-           r"remaining) (?:still|put|in place)|be still|do(?:es)? nothing|motionless"),
+           r"remaining) (?:still|put|in place)|be still|do(?:es)? nothing|motionless|"
+           r"still(?=\s*(?:$|[,.;]))"),
     (MOVE, r"mov(?:e|es|ing)|slid(?:e|es|ing)|glid(?:e|es|ing)|travel(?:s|ling|ing)?|"
            r"drift(?:s|ing)?|goes|going|go"),
     (TURN, r"turn(?:s|ing)?|becom(?:e|es|ing)|became|chang(?:es|ing)"),
