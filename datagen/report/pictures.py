@@ -142,7 +142,7 @@ def _sheet(
     for at, (name, shown) in enumerate(found.items()):
         row, column = (at, 0) if clips else divmod(at, columns)
         for step, frame in enumerate(shown):
-            canvas.paste(frame.image, ((column + step) * SIDE, row * SIDE))
+            _paste(canvas, frame.image, (column + step) * SIDE, row * SIDE)
         first, last = shown[0], shown[-1]
         apart = (last.seconds - first.seconds) / max(1, len(shown) - 1)
         x, y = column * SIDE, row * SIDE
@@ -153,3 +153,18 @@ def _sheet(
     with store.writing(store.join(folder, file), durable=False) as target:
         target.write(data.getvalue())
     return places, (file, width, height)
+
+
+def _paste(canvas: Image.Image, picture: Image.Image, x: int, y: int) -> None:
+    """Paste ``picture`` and stretch its edges over the rest of the cell.
+
+    Otherwise compression would draw the colour beside it into the picture.
+    """
+    width, height = picture.size
+    canvas.paste(picture, (x, y))
+    if width < SIDE:
+        edge = picture.crop((width - 1, 0, width, height))
+        canvas.paste(edge.resize((SIDE - width, height)), (x + width, y))
+    if height < SIDE:
+        edge = picture.crop((0, height - 1, width, height))
+        canvas.paste(edge.resize((width, SIDE - height)), (x, y + height))

@@ -67,7 +67,8 @@ async function choose() {
   for (let at = 0; at < meta.rows; at += 1) {
     if (!rules.every(([codes, code]) => codes[at] === code)) continue;
     if (state.pictured && !index.pictured[at]) continue;
-    const said = (term) => searched[at].includes(term) || index.ids[at].startsWith(term);
+    const said = (term) =>
+      searched[at].includes(term) || (term.length > 5 && index.ids[at].startsWith(term));
     if (searched && !wanted.every(said)) continue;
     rows.push(at);
   }
