@@ -53,7 +53,7 @@ def write(
         "seed": recipe.seed,
         "versions": versions(),
         "steps": [
-            {**place, "revision": p.step.operator.revision() if p.step else ""}
+            {**place, "revision": _revision(recipe, p)}
             for p, place in zip(planned, folders(out, planned), strict=True)
         ],
         "funnel": list(funnel),
@@ -61,6 +61,13 @@ def write(
     store.write_json(store.join(out, "run.json"), note)
     if status == "finished":
         store.write_json(store.join(out, DECISIONS, f"{planned[-1].rows[:8]}.json"), note)
+
+
+def _revision(recipe: Recipe, planned: Planned) -> str:
+    """What identifies the weights or files behind a step."""
+    if planned.step is not None:
+        return planned.step.operator.revision()
+    return ", ".join(filter(None, (origin.source.revision() for origin in recipe.sources)))
 
 
 def read(out: str) -> dict[str, Any]:
