@@ -323,7 +323,10 @@ def _need_fault(need: str, have: set[str]) -> str:
     if kind == "space":
         mend = f"add 'embed: {{space: {name}, model: …}}' before it"
     elif need == "items.phash":
-        mend = "add 'filter: {op: duplicates}' before it"
+        mend = (
+            "add 'filter: {op: duplicates}' before it, or, for items without media, "
+            "set near_duplicates: false"
+        )
     elif need == "items.captions":
         mend = "name the caption column in the source"
     else:
