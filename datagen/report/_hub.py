@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datagen import schema, store
-from datagen.report import _columns
+from datagen import schema
+from datagen.report import _columns, _steps
 from datagen.report._columns import flat
 from datagen.result import Run
 from datagen.shards._write import EXTENSIONS, UNKNOWN
@@ -120,13 +120,13 @@ def _data_files(run: Run, stats: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scores(run: Run) -> list[str]:
-    names = _columns.names(store.join(run.out, "triplets.parquet"))
+    names = _columns.names(_steps.triplets_path(run) or "")
     return sorted(name.removeprefix("score_") for name in names if name.startswith("score_"))
 
 
 def members(run: Run, stats: Mapping[str, Any]) -> list[str]:
     """Names of the media in the shards, without the key: ``reference.jpg``, ``negative.0.png``."""
-    path = store.join(run.out, "triplets.parquet")
+    path = _steps.triplets_path(run) or ""
     settings: Mapping[str, Any] = next(
         (step["settings"] for step in stats["steps"] if step["kind"] == "shards"), {}
     )

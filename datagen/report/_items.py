@@ -64,7 +64,7 @@ def media(items: pd.DataFrame) -> dict[str, Any]:
         "width": summary(there["width"].astype(float)),
         "height": summary(there["height"].astype(float)),
         "seconds": summary(clips["seconds"].astype(float)),
-        "bytes": int(there["size"].fillna(0).sum()),
+        "bytes": int(there["size"].astype(float).fillna(0).sum()),
         "bytes_each": summary(there["size"].astype(float)),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from datagen import recipe_file, registry, store
+from datagen import note, recipe_file, registry, store
 from datagen.report import _columns
 from datagen.report._columns import flat
 from datagen.report._numbers import share
@@ -85,6 +85,21 @@ def folder(run: Run, step: str) -> str | None:
             path = store.join(run.out, place["folder"])
             return path if store.exists(store.join(path, "done.json")) else None
     return None
+
+
+def triplets_path(run: Run) -> str | None:
+    """The file that holds the triplets of the run; None where it has none, or none yet.
+
+    That of a finished run holds the lost ones too, but only those of its current decision.
+    """
+    if run.status != "finished":
+        return None
+    path = store.join(run.out, "triplets.parquet")
+    if note.read(run.out).get("rows") == run.note.get("rows"):
+        return path if store.exists(path) else None
+    last = run.funnel[-1]
+    place = folder(run, last["id"]) if last["level"] == "triplets" else None
+    return store.join(place, "table.parquet") if place else None
 
 
 def score_steps(run: Run) -> dict[str, dict[str, str]]:

@@ -16,7 +16,7 @@ import jinja2
 import yaml
 
 from datagen import store
-from datagen.report import _columns, _hub, _markdown
+from datagen.report import _columns, _hub, _markdown, _steps
 from datagen.report._markdown import Safe
 from datagen.report.sections import Section, licence_of, number, percent, sections
 from datagen.report.statistics import statistics
@@ -132,7 +132,7 @@ def examples(run: Run, most: int = EXAMPLES) -> list[dict[str, str | None]]:
     fields = ("caption", "key")
     wanted = [f"{role}.{field}" for role in ("references", "targets") for field in fields]
     found: list[dict[str, str | None]] = []
-    path = store.join(run.out, "triplets.parquet")
+    path = _steps.triplets_path(run) or ""
     for batch in _columns.batches(path, ["modification", "verdict", *wanted]):
         for row in _columns.kept(batch).slice(0, most - len(found)).to_pylist():
             found.append(

@@ -29,6 +29,7 @@ def show(run: Run, wanted: str) -> dict[str, Any]:
     """
     kind, name = _lookup.find(run, wanted)
     row = _row(run, kind, name)
+    row |= _of_lost(run, row, name)
     subjects = _subjects(kind, name, row)
     out: dict[str, Any] = {
         "run": run.out,
@@ -55,8 +56,8 @@ def _row(run: Run, kind: str, name: str) -> dict[str, Any]:
         if its == level:
             found = _lookup.by_id(store.join(folder, "table.parquet"), [name]).to_pylist()
             row = {**row, **found[0]} if found else row
-    path = store.join(run.out, "triplets.parquet")
-    if kind == "triplet" and run.status == "finished" and store.exists(path):
+    path = _steps.triplets_path(run) if kind == "triplet" else None
+    if path is not None:
         found = _lookup.by_id(path, [name]).to_pylist()
         # Columns that a later step added are null in the rows that an earlier one lost.
         row = {**row, **found[0]} if found else row
@@ -108,16 +109,30 @@ def _scores(run: Run, row: Mapping[str, Any], subjects: Mapping[str, str]) -> li
     return out
 
 
+def _of_lost(run: Run, row: dict[str, Any], name: str) -> dict[str, Any]:
+    """Scores by which a step lost the row: they stand in its journal alone."""
+    step = next((v["step"] for v in _verdicts(run, {name: ""}) if v["verdict"] != schema.KEPT), "")
+    folder = _steps.folder(run, step)
+    found: dict[str, Any] = {}
+    journal = store.Journal(store.join(folder.rpartition("/")[0], "journal")) if folder else None
+    for part in journal.parts() if journal else ():
+        table = _lookup.rows(part, pc.field("unit") == name)
+        for column in table.column_names if table.num_rows else ():
+            if column.startswith("score_") and row.get(column) is None:
+                found[column] = table[column][0].as_py()
+    return found
+
+
 def _shard(run: Run, name: str, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The tar that holds a triplet and its key there; None where it is in none.
 
     Shards hold the kept triplets of a split in the order of ids, so that counting finds the tar.
     """
     path = store.join(run.out, "shards", "manifest.json")
-    if run.status != "finished" or row.get("verdict") != schema.KEPT or not store.exists(path):
+    triplets = _steps.triplets_path(run)
+    if triplets is None or row.get("verdict") != schema.KEPT or not store.exists(path):
         return None
-    wanted = ["id", "verdict", "split"]
-    table = _columns.kept(_columns.read(store.join(run.out, "triplets.parquet"), wanted))
+    table = _columns.kept(_columns.read(triplets, ["id", "verdict", "split"]))
     split = row.get("split") or "train"
     if "split" in table.column_names:
         table = table.filter(pc.equal(table["split"], split))
@@ -150,8 +165,8 @@ def _triplets_of(run: Run, kind: str, name: str) -> dict[str, Any]:
 
 def _last(run: Run, level: str) -> str | None:
     """The table with the most rows of a level: all that were made, where the run is finished."""
-    path = store.join(run.out, "triplets.parquet")
-    if run.status == "finished" and store.exists(path):
+    path = _steps.triplets_path(run)
+    if path is not None:
         return path
     found = [folder for _, its, folder in _lookup.tables(run) if its == level]
     return store.join(found[0], "table.parquet") if found else None
