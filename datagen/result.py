@@ -8,9 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
-from datagen import media, note, publish, schema, store
+from datagen import containers, media, note, publish, schema, store
+from datagen.containers import VIDEO_FORMATS
 from datagen.errors import DatagenError, nearest
+from datagen.frames import Choice, sample
+from datagen.recipe import MediaLimits
 from datagen.space import Space
 
 
@@ -83,29 +87,41 @@ class Run:
         """The space that the embed step ``step`` made."""
         return Space.open(self._folder(step))
 
-    def samples(self, split: str | None = None, decode: bool = True) -> Iterator[dict[str, Any]]:
+    def samples(
+        self, split: str | None = None, decode: bool = True, frames: Choice = 8
+    ) -> Iterator[dict[str, Any]]:
         """Triplets out of the shards, in shard order.
 
-        Yields dictionaries with ``references``, ``targets``, ``negatives`` (lists of PIL images,
-        or of bytes when ``decode`` is false), ``modification`` and ``json``.
+        Yields dictionaries with ``references``, ``targets``, ``negatives`` (lists of media),
+        ``modification`` and ``json``. An image is a PIL image, a clip a list of them: the
+        ``frames`` of :data:`datagen.frames.Choice`, by default eight at even distances. When
+        ``decode`` is false, both are bytes. Raises MediaError where one cannot be decoded.
         """
         from datagen.shards._read import read_shard
 
+        known = MediaLimits.model_validate(self.note["recipe"].get("media") or {})
+        limits = media.Limits(**known.model_dump(exclude={"verify"}))
         manifest = store.read_json(store.join(self.out, "shards", "manifest.json"))
         for shard in manifest["shards"]:
             if split is not None and shard["split"] != split:
                 continue
-            for sample in read_shard(store.join(self.out, "shards", shard["name"])):
+            for row in read_shard(store.join(self.out, "shards", shard["name"])):
                 for role in ("references", "targets", "negatives"):
                     if decode:
-                        sample[role] = [media.decode(data) for data in sample[role]]
-                yield sample
+                        row[role] = [_decoded(data, frames, limits) for data in row[role]]
+                yield row
 
     def _folder(self, step: str) -> str:
         for known in self.note["steps"]:
             if known["id"] == step:
                 return store.join(self.out, known["folder"])
         raise DatagenError(f"{self.out}: no step '{step}'; {nearest(step, self.steps)}")
+
+
+def _decoded(data: bytes, choice: Choice, limits: media.Limits) -> Image.Image | list[Image.Image]:
+    if containers.sniff(data) in VIDEO_FORMATS:
+        return [frame.image for frame in sample(data, choice, limits)]
+    return media.decode(data, limits=limits)
 
 
 def load(out: str, decision: str | None = None) -> Run:
