@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import io
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any, Protocol
 
 import av
@@ -89,7 +91,15 @@ class Timeline:
         """The packet from which decoding must start for the frame shown at ``time``."""
         # A key frame that is shown later cannot help: frames may be shown before it that stand
         # behind it in the file, and these need the key frame before.
-        return max((at for at, key in self.keys if key <= time), default=0)
+        times, starts = self._starts
+        place = bisect.bisect_right(times, time)
+        return starts[place - 1] if place else 0
+
+    @functools.cached_property
+    def _starts(self) -> tuple[list[int], list[int]]:
+        """Times of the key frames, rising, and the last packet of those up to each."""
+        keys = sorted((time, at) for at, time in self.keys)
+        return [time for time, _ in keys], list(accumulate((at for _, at in keys), max))
 
 
 class Clip:

@@ -55,7 +55,8 @@ def sample(data: bytes, choice: Choice = 8, limits: Limits = DEFAULT) -> list[Fr
     white; colours follow the clip's own matrix and range. Frames are not deinterlaced.
 
     A clip whose wanted frames decode gives them, whatever its other parts are like. A wanted
-    frame that is damaged, or that depends on a damaged one, is an error.
+    frame that is damaged, or that depends on a damaged one, is an error, as far as the decoder
+    notices.
     Raises MediaError: as media.probe does for clips, and media.decode for images; ValueError for
     a choice that is none.
     """
@@ -127,33 +128,40 @@ class _Decoding:
     def __init__(self, clip: Clip, timeline: Timeline, short: bool) -> None:
         self.clip, self.timeline, self.short = clip, timeline, short
         self.decoder = clip.decoder()
-        self.keys = {at for at, _ in timeline.keys}
-        self.fault = False
+        # The places in the stream of the packets by their times, and of those that are broken.
+        self.places: dict[int, int] = {}
+        self.broken: list[int] = []
+        self.at = 0
 
     def frames(self, times: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """(time, frame) for ``times`` (rising), as far as they are sound."""
-        wanted, held, exact = list(times), None, set(times)
-        for frame in self._decoded(wanted, exact):
-            sound = not self.fault and not frame.is_corrupt
-            if self.short and not sound:
-                return
+        wanted, held = list(times), None
+        for frame in self._decoded(wanted, set(times)):
             time = frame.pts if frame.pts is not None else frame.dts
-            while wanted and not self.short and time is not None and time > wanted[0]:
-                # Nothing is shown from just then: what stands still, or what comes first.
-                best = held or (frame, sound)
-                if best[1]:
-                    yield wanted[0], best[0]
-                wanted.pop(0)
+            if time is None:
+                continue
+            if frame.is_corrupt:
+                self.broken.append(self.places.get(time, self.at))
+            while wanted and not self.short and time > wanted[0]:
+                # Nothing begins just then: what stands still is shown, or what comes first.
+                yield from self._sound(wanted.pop(0), held or frame)
             if wanted and time == wanted[0]:
-                if sound:
-                    yield wanted[0], frame
-                wanted.pop(0)
-            held = (frame, sound)
+                yield from self._sound(wanted.pop(0), frame)
+            held = frame
             if not wanted:
                 return
-        for time in wanted:
-            if held and held[1] and not self.short:
-                yield time, held[0]
+        if held and not self.short:
+            for time in wanted:
+                yield from self._sound(time, held)
+
+    def _sound(self, time: int, frame: VideoFrame) -> Iterator[tuple[int, VideoFrame]]:
+        """``frame`` for ``time``, unless something is broken from its key frame up to it."""
+        shown = frame.pts if frame.pts is not None else time
+        # They differ where a packet gives no frame: because it is broken, or has none to give.
+        start = min(self.timeline.start(shown), self.timeline.start(time))
+        at = max(self.places.get(shown, self.at), self.places.get(time, self.at))
+        if not any(start <= place <= at for place in self.broken):
+            yield time, frame
 
     def _decoded(self, wanted: list[int], exact: set[int]) -> Iterator[VideoFrame]:
         """Frames in the order of time; ``wanted`` shrinks while it is read."""
@@ -168,17 +176,18 @@ class _Decoding:
                     continue
                 self.decoder.flush_buffers()
                 running = True
+            self.at = at
+            if packet.pts is not None:
+                self.places[packet.pts] = at
             if self.short:
                 self.decoder.skip_frame = "DEFAULT" if packet.pts in exact else "NONREF"
-            yield from self._fed(at, packet)
+            yield from self._fed(packet)
 
-    def _fed(self, at: int, packet: Any) -> list[VideoFrame]:
-        # From a key frame on, what was broken before is over.
-        self.fault = self.fault and at not in self.keys
+    def _fed(self, packet: Any) -> list[VideoFrame]:
         try:
             return list(self.decoder.decode(packet if packet.size else None))
         except Exception:
-            self.fault = True
+            self.broken.append(self.at)
             return []
 
 

@@ -158,7 +158,7 @@ def _formats() -> dict[str, tuple[bytes, str, tuple[int, int], int]]:
             3,
         ),
         "ten_bits.mkv": (clip("matroska", pix_fmt="yuv444p10le"), "mkv", SIZE, n),
-        "grey.mkv": (clip("matroska", pix_fmt="gray"), "mkv", SIZE, n),
+        "grey.mkv": (clip("matroska", pix_fmt="gray", full=True), "mkv", SIZE, n),
         "clear.mov": (transparent("mov", "png", "rgba"), "mov", SIZE, 4),
         "turned_90.mp4": (clip(turn=90), "mp4", tall, n),
         "turned_180.mp4": (clip(turn=180), "mp4", SIZE, n),
@@ -209,7 +209,7 @@ def _ended() -> dict[str, tuple[bytes, str]]:
         "cut_pieces.mp4": (cut(pieces, 0.7), "truncated"),
         **{f"cut_{s}.mkv": (cut(mkv, s / 100), "truncated") for s in (20, 60, 99)},
         "cut.webm": (cut(webm, 0.7), "truncated"),
-        "cut.avi": (cut(avi, 0.7), "truncated"),
+        **{f"cut_{s}.avi": (cut(avi, s / 100), "truncated") for s in (70, 90)},
         "cut_in_header.avi": (avi[:60], "truncated"),
         "cut_in_header.mkv": (mkv[:30], "truncated"),
     }

@@ -38,7 +38,7 @@ def number(picture: Image.Image) -> int:
     pixels = np.asarray(picture.convert("RGB").resize((WIDTH, HEIGHT))).astype(int)
     down, across = HEIGHT // 3, WIDTH // COLUMNS
     ground = pixels[2 * down + 4 :].mean(axis=(0, 1))
-    assert ground[0] > 120 and ground[1] < 110, f"no ground at the bottom: {ground}"
+    assert ground[0] > 120 > ground[1] + 10, f"no ground at the bottom: {ground}"
     found = 0
     for bit in range(BITS):
         row, column = divmod(bit, COLUMNS)
@@ -65,6 +65,7 @@ def clip(
     vflip: bool = False,
     ratio: Fraction | None = None,
     sound: bool = False,
+    full: bool = False,
 ) -> bytes:
     """A clip of ``frames`` numbered frames; ``times`` (milliseconds) shows them at these."""
     out = io.BytesIO()
@@ -76,6 +77,8 @@ def clip(
         stream.codec_context.thread_count = 1
         if ratio:
             stream.codec_context.sample_aspect_ratio = ratio
+        if full:
+            stream.codec_context.color_range = 2
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         if turn or hflip or vflip:
