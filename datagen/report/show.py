@@ -29,7 +29,8 @@ def show(run: Run, wanted: str) -> dict[str, Any]:
     """
     kind, name = _lookup.find(run, wanted)
     row = _row(run, kind, name)
-    row |= _of_lost(run, row, name)
+    step, lost = _of_lost(run, row, name)
+    row |= lost
     subjects = _subjects(kind, name, row)
     out: dict[str, Any] = {
         "run": run.out,
@@ -37,7 +38,7 @@ def show(run: Run, wanted: str) -> dict[str, Any]:
         "kind": kind,
         "id": name,
         "row": {key: value for key, value in row.items() if not key.startswith("score_")},
-        "scores": _scores(run, row, subjects),
+        "scores": _scores(run, row, subjects, dict.fromkeys(lost, step)),
         "verdicts": _verdicts(run, subjects),
     }
     if kind == "triplet":
@@ -90,11 +91,17 @@ def _verdicts(run: Run, subjects: Mapping[str, str]) -> list[dict[str, Any]]:
     return out
 
 
-def _scores(run: Run, row: Mapping[str, Any], subjects: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Scores of the row and of its items, each with the step that measured it."""
+def _scores(
+    run: Run, row: Mapping[str, Any], subjects: Mapping[str, str], lost_by: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Scores of the row and of its items, each with the step that measured it.
+
+    lost_by: the step of each score by which the row was lost.
+    """
     thresholds = {step["id"]: step["thresholds"] for step in _steps.described(run)}
+    measured = {name: {"step": step} for name, step in lost_by.items()} | _steps.score_steps(run)
     out = []
-    for column, where in sorted(_steps.score_steps(run).items()):
+    for column, where in sorted(measured.items()):
         about = {
             "name": column.removeprefix("score_"),
             "step": where["step"],
@@ -109,8 +116,8 @@ def _scores(run: Run, row: Mapping[str, Any], subjects: Mapping[str, str]) -> li
     return out
 
 
-def _of_lost(run: Run, row: dict[str, Any], name: str) -> dict[str, Any]:
-    """Scores by which a step lost the row: they stand in its journal alone."""
+def _of_lost(run: Run, row: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]:
+    """The step that lost the row, and its scores there: they stand in the journal alone."""
     step = next((v["step"] for v in _verdicts(run, {name: ""}) if v["verdict"] != schema.KEPT), "")
     folder = _steps.folder(run, step)
     found: dict[str, Any] = {}
@@ -120,7 +127,7 @@ def _of_lost(run: Run, row: dict[str, Any], name: str) -> dict[str, Any]:
         for column in table.column_names if table.num_rows else ():
             if column.startswith("score_") and row.get(column) is None:
                 found[column] = table[column][0].as_py()
-    return found
+    return step, found
 
 
 def _shard(run: Run, name: str, row: Mapping[str, Any]) -> dict[str, Any] | None:
