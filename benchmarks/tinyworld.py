@@ -1,8 +1,8 @@
-"""Scenes per second of the tinyworld source, on one core: python benchmarks/tinyworld.py
+"""Scenes and clips per second of the tinyworld source, on one core: python benchmarks/tinyworld.py
 
 Measures drawing, encoding, the whole source (with captions and shards), and reading pixels back;
-the last also tells the share of scenes and attributes read right. ``--sheet PATH`` saves a contact
-sheet of the first scenes.
+the last also tells the share of scenes, attributes and events read right. ``--sheet PATH`` saves a
+contact sheet of the first scenes; below them, clips with their frames from left to right.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from collections.abc import Callable
 
 from PIL import Image
 
+from datagen import frames
 from datagen.sources.tinyworld import TinyWorld
-from datagen.sources.tinyworld.family import drawn
+from datagen.sources.tinyworld.family import FAMILY, drawn
+from datagen.sources.tinyworld.film import encode_clip, film
 from datagen.sources.tinyworld.oracle import read_pixels
-from datagen.sources.tinyworld.render import encode, picture
+from datagen.sources.tinyworld.render import Array, encode, picture
 from datagen.sources.tinyworld.scene import ATTRIBUTES
 from datagen.step import Context
 
@@ -31,19 +33,50 @@ def rate(work: Callable[[], object], number: int) -> float:
     return round(number / (time.perf_counter() - start), 1)
 
 
-def contact_sheet(path: str, size: int, columns: int = 12, rows: int = 8) -> None:
+def contact_sheet(path: str, size: int, columns: int = 12, rows: int = 8, clips: int = 8) -> None:
     """Save a sheet of the first scenes of seed 0."""
     step = size + 4
-    sheet = Image.new("RGB", (columns * step + 4, rows * step + 4), (96, 96, 96))
+    height = (rows + clips) * step + 4
+    sheet = Image.new("RGB", (columns * step + 4, height), (96, 96, 96))
     for at in range(columns * rows):
         place = (4 + at % columns * step, 4 + at // columns * step)
         sheet.paste(picture(drawn(0, at), 0, size), place)
+    for row in range(clips):
+        for at, frame in enumerate(film(drawn(0, row * FAMILY, clips=1.0), 0, size, columns)):
+            place = (4 + at * step, 4 + (rows + row) * step)
+            sheet.paste(Image.fromarray(frame), place)
     sheet.save(path)
+
+
+def measure_clips(count: int, size: int, seed: int) -> dict[str, object]:
+    """Drawing, encoding and reading back ``count`` clips of 12 frames."""
+    made = [drawn(seed, at, clips=1.0, neighbours=0.3) for at in range(count)]
+    films: list[list[Array]] = []
+    files: list[bytes] = []
+    figures: dict[str, object] = {"count": count, "frames": 12}
+    figures["draw_per_s"] = rate(lambda: films.extend(film(one, seed, size) for one in made), count)
+    figures["encode_per_s"] = rate(lambda: files.extend(encode_clip(f, 8) for f in films), count)
+    figures["bytes_mean"] = round(sum(map(len, files)) / count)
+    figures["bytes_most"] = max(map(len, files))
+    seen = [[frame.image for frame in frames.sample(data, 8)] for data in files]
+    agreed: Counter[str] = Counter()
+
+    def read_back() -> None:
+        for one, pictures in zip(made, seen, strict=True):
+            agrees = read_pixels(pictures, one.shown)["agrees"]
+            agreed.update(name for name, right in agrees.items() if right)
+            agreed["clip"] += all(agrees.values())
+
+    figures["read_pixels_per_s"] = rate(read_back, count)
+    names = ("clip", "background", "objects", *ATTRIBUTES, "event")
+    figures["read_right"] = {name: round(agreed[name] / count, 4) for name in names}
+    return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=600)
+    parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--seed", type=int, default=12345)
     parser.add_argument("--sheet")
@@ -82,6 +115,7 @@ def main() -> None:
     figures["read_pixels_per_s"] = rate(read_back, len(scenes))
     names = ("scene", "background", "objects", *ATTRIBUTES)
     figures["read_right"] = {name: round(agreed[name] / len(scenes), 4) for name in names}
+    figures["clips"] = measure_clips(options.clips, options.size, options.seed)
     print(json.dumps(figures, indent=1))
 
 

@@ -251,7 +251,7 @@ def head_after(caption: Caption, end: int) -> str:
         return common(nouns[-1]) if nouns else ""
     found: list[str] = []
     place = end
-    while len(found) < 3 and caption.after(place) and in_noun_phrase(caption, place):
+    while len(found) < 4 and caption.after(place) and in_noun_phrase(caption, place):
         found.append(written(caption, place))
         place += 1
         # "two dogs frolick": a plural that is no modifier ends the phrase.

@@ -56,6 +56,7 @@ class Template(RowOperator[TemplateSettings]):
     "jumping"), ``no_template_fits`` or ``too_long``.
     """
 
+    version = 2
     Settings = TemplateSettings
     levels = ("pairs",)
     result = "triplets"

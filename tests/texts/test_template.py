@@ -300,6 +300,73 @@ TABLE = [
         'change "near" to "because"',
         '"because" instead of "near"',
     ),
+    # who does what
+    (
+        "A man in a red shirt walks on the beach.",
+        "A man in a red shirt runs on the beach.",
+        "make the man run instead of walking",
+        "have the man run, not walk",
+    ),
+    (
+        "A woman wearing a black shirt is eating.",
+        "A woman wearing a black shirt is laughing.",
+        "make the woman laugh instead of eating",
+        "the woman laughing, not eating",
+    ),
+    (
+        "A dog that sleeps by the fire",
+        "A dog that barks by the fire",
+        "have the dog bark, not sleep",
+        "barking instead of sleeping",
+    ),
+    (
+        "A man rides a bike.",
+        "A man pushes a bike.",
+        "change the action from riding to pushing",
+        "pushing instead of riding",
+    ),
+    (
+        "A dog leaps into the pond.",
+        "A dog leaps into the water.",
+        "make the dog leap into the water instead of the pond",
+        "leaping into the water instead of the pond",
+    ),
+    (
+        "A star moves from the left to the top.",
+        "A star moves from the left to the right.",
+        "make the star move from the left to the right instead of the top",
+        "have the star move from the left to the right, not to the top",
+    ),
+    (
+        "A star moves from the left to the top.",
+        "A star moves from the right to the top.",
+        "make the star move from the right instead of the left",
+        "the star moving from the right, not from the left",
+    ),
+    (
+        "A man stands next to a tractor.",
+        "A man stands next to a vendor.",
+        "replace the tractor with a vendor",
+        "a vendor instead of a tractor",
+    ),
+    (
+        "The light turns green.",
+        "The light turns red.",
+        "make the light turn red instead of green",
+        "turning red instead of green",
+    ),
+    (
+        "A large star on a gray background that turns navy",
+        "A large star on a gray background that turns white",
+        "make the background turn white",
+        "have the background turn white, not navy",
+    ),
+    (
+        "A car turns left.",
+        "A car turns right.",
+        "make the car turn right instead of left",
+        "the car turning right rather than left",
+    ),
     # one side only
     ("A dog runs", "A brown dog runs", "make the dog brown", "turn the dog brown"),
     ("a tall man", "a tall man and a woman", "add a woman", "the same with a woman"),
