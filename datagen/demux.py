@@ -39,8 +39,9 @@ DECODERS = frozenset(
     }
 )
 
-#: Key frames that a check decodes at most, and packets of the last stretch between key frames.
-CHECKED_KEYS, CHECKED_TAIL = 16, 240
+#: A clip of up to so many packets is checked by decoding all of them; of a longer one, so many
+#: key frames and so many packets from the last key frame on are decoded.
+CHECKED_WHOLE, CHECKED_KEYS, CHECKED_TAIL = 600, 16, 240
 
 #: Packets that may go by before a decoder must have given its first frame.
 _PATIENCE = 240
@@ -285,10 +286,9 @@ def probe(data: bytes, name: str, limits: Limits, check: Any, whole: bool = Fals
     """Size as displayed, seconds and frames of a clip; ``check`` judges a width and a height.
 
     All packets are gone through, and the first frame is decoded. With ``whole``, a clip must
-    have all the bytes and packets that its container tells of, and at most :data:`CHECKED_KEYS`
-    key frames at even distances and the packets after the last key frame (at most
-    :data:`CHECKED_TAIL`) must decode, so that the cost does not grow with the clip. Found are
-    files that end early, and damage to headers, to tables and to what was decoded; damage
+    have all the bytes and packets that its container tells of, and must decode: all of it, or of
+    more than :data:`CHECKED_WHOLE` packets some stretches, so that the cost is bounded. Found are
+    files that end early, and damage that the decoder notices in what was decoded; damage
     elsewhere shows when a frame there is wanted.
     Raises MediaError: ``corrupt``, ``truncated``, ``no_video``, ``unsupported_format``,
     ``too_many_frames``, ``too_long`` and what ``check`` raises.
@@ -322,23 +322,27 @@ def _first(clip: Clip, timeline: Timeline) -> VideoFrame | None:
 
 
 def _check(clip: Clip, timeline: Timeline) -> None:
-    """Decode some stretches. Raises what FFmpeg raises, or MediaError ``corrupt``."""
-    count = len(timeline.keys)
-    picked = sorted({(2 * part + 1) * count // (2 * CHECKED_KEYS) for part in range(CHECKED_KEYS)})
-    alone = {timeline.keys[at][0] for at in picked} if count else set()
-    tail = timeline.keys[-1][0] if count else 0
+    """Decode all, or some stretches. Raises what FFmpeg raises, or MediaError ``corrupt``."""
+    keys = [at for at, _ in timeline.keys] or [0]
+    alone, tail, end = set[int](), keys[0], timeline.packets
+    if timeline.packets > CHECKED_WHOLE:
+        parts = range(CHECKED_KEYS)
+        alone = {keys[(2 * part + 1) * len(keys) // (2 * CHECKED_KEYS)] for part in parts}
+        tail, end = keys[-1], keys[-1] + CHECKED_TAIL
+    # Frames that stand behind the first key frame and are shown before it lack what they need.
+    first = timeline.keys[0][1] if timeline.keys else timeline.times[0]
     decoder = clip.decoder()
     for at, packet in enumerate(clip.packets()):
-        if at > tail + CHECKED_TAIL:
-            break
         if at in alone and at < tail:
-            frames = [*decoder.decode(packet), *decoder.decode(None)]
+            _sound([*decoder.decode(packet), *decoder.decode(None)], first)
             decoder.flush_buffers()
-            _sound(frames, at)
         elif at >= tail:
-            _sound(decoder.decode(packet if packet.size else None), at)
+            _sound(decoder.decode(packet if packet.size else None), first)
+        if at >= end:
+            break
 
 
-def _sound(frames: Iterable[VideoFrame], at: int) -> None:
-    if any(frame.is_corrupt for frame in frames):
-        raise MediaError("corrupt", f"frame {at} is damaged")
+def _sound(frames: Iterable[VideoFrame], first: int) -> None:
+    for frame in frames:
+        if frame.is_corrupt and (frame.pts is None or frame.pts >= first):
+            raise MediaError("corrupt", "damaged frames")

@@ -339,12 +339,27 @@ def test_damage_concerns_the_frames_that_depend_on_it_alone() -> None:
         broken_clips.damaged(data, start, stop),
         data[:start] + b"\0" * (stop - start) + data[stop:],
     ):
-        assert verdict(lambda d=broken: media.verify(d)) == broken_clips.KEPT
+        assert verdict(lambda d=broken: media.verify(d)) == "corrupt"
         for which in (0, 15, 16, 19, 24, 40, 47):
             assert numbers(broken, (which / 12 + 0.01,)) == [which]
         for which in (20, 21, 23):
             time = (which / 12 + 0.01,)
             assert verdict(lambda d=broken, t=time: frames.sample(d, t)) == "corrupt"
+
+
+def test_long_clips_are_checked_in_places_and_at_their_end() -> None:
+    data = clip("matroska", frames=640, options={"g": "40", "bf": "0"})
+    with av.open(io.BytesIO(data)) as reader:
+        spots = [(p.pos + 16, p.pos + p.size) for p in reader.demux(video=0) if p.size]
+    rules = {}
+    for which in (0, 50, 80, 639):
+        broken = broken_clips.damaged(data, *spots[which])
+        rules[which] = verdict(lambda d=broken: media.verify(d))
+    kept = broken_clips.KEPT
+    assert rules == {0: "corrupt", 50: kept, 80: "corrupt", 639: "corrupt"}
+    broken = broken_clips.damaged(data, *spots[50])
+    assert numbers(broken, (49 / 12 + 0.01,)) == [49]
+    assert verdict(lambda: frames.sample(broken, (51 / 12 + 0.01,))) == "corrupt"
 
 
 @given(data=st.data())
