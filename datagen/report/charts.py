@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datagen import recipe_file, registry, schema
+from datagen import recipe_file, registry, schema, tables
 from datagen.errors import DatagenError
 from datagen.report import rows as report_rows
 from datagen.result import Run
@@ -81,22 +81,36 @@ def histograms(run: Run, shown: pa.Table) -> list[Histogram]:
         if entry["kind"] != "filter":
             continue
         verdicts = run.verdicts(entry["id"])
+        level = levels.get(entry["id"], "items")
         given = report_rows.scores_of(run, entry["id"], verdicts["id"])
         if given is None:
-            continue
+            given = report_rows.measured(run, entry["id"])
+            if given is None:
+                continue
+            level, verdicts = "items", _fates(run, entry["id"], given["id"])
         at = pc.index_in(verdicts["id"], value_set=given["id"].combine_chunks())
         for name in given.column_names[1:]:
             values = given[name].combine_chunks().take(at.combine_chunks())
             bounds = thresholds(run, entry["id"])
-            level = levels.get(entry["id"], "items")
             found.append(histogram(name, level, entry["id"], values, verdicts["verdict"], bounds))
     known = {one.score for one in found}
+    known |= {f"{name}_{side}" for name in known for side in ("reference", "target")}
     for name in sorted(n for n in shown.column_names if n.startswith("score_") and n not in known):
         found.append(histogram(name, _level(shown), "", shown[name], shown["verdict"], {}))
     mined = pc.struct_field(shown["evidence"], "score")
     if mined.null_count < len(mined):
         found.append(histogram("mining score", _level(shown), "", mined, shown["verdict"], {}))
     return [one for one in found if one.total]
+
+
+def _fates(run: Run, step: str, items: pa.ChunkedArray) -> pa.Table:
+    """Verdicts of items that were measured for the rows that use them: an item is kept where a
+    row with it as reference or target is.
+    """
+    rows = run.table(step)
+    used = {name for side in ("references", "targets") for name in tables.member_ids(rows, side)[1]}
+    fates = [schema.KEPT if name in used else schema.REJECTED for name in items.to_pylist()]
+    return pa.table({"id": items, "verdict": pa.array(fates, pa.string())})
 
 
 def histogram(

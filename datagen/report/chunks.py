@@ -29,13 +29,15 @@ ROWS, MEMBERS, TEXTS = 200, 500, 5000
 #: Characters of a text that the page holds.
 LONGEST = 2000
 
-_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029\x7f"}
+_ESCAPES = {char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029\x7f"}
 
 
 def as_script(value: Any) -> str:
     """``value`` as JSON that can stand in a script element as well as in a script."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.translate(_ESCAPES)
+    for char, escaped in _ESCAPES.items():
+        text = text.replace(char, escaped)
+    return text
 
 
 def cut(text: str | None) -> str | None:
@@ -191,7 +193,8 @@ def _details(
         part = shown.rows.slice(start, ROWS)
         members: dict[int, int] = {}
         lines: dict[str, int] = {}
-        negatives = part["negatives"].to_pylist()
+        negatives = part["negatives"].combine_chunks().flatten()
+        far = zip(*(negatives.field(name).to_pylist() for name in ("kind", "score")), strict=True)
         values = [part[name].to_pylist() for name in columns]
         rows = []
         for number, (text, detail, pair, evidence, provenance) in enumerate(
@@ -201,7 +204,6 @@ def _details(
                 [members.setdefault(at, len(members)) for at in lists[number]]
                 for lists in (shown.references, shown.targets)
             ]
-            far = zip(negatives[number - start] or [], shown.negatives[number], strict=True)
             steps = [as_line(line) for line in provenance or []]
             rows.append(
                 {
@@ -210,7 +212,7 @@ def _details(
                     "pair": pair,
                     "references": used[0],
                     "targets": used[1],
-                    "negatives": [[one["kind"], one["score"], at] for one, at in far],
+                    "negatives": [[*next(far), at] for at in shown.negatives[number]],
                     "evidence": _evidence(evidence),
                     "provenance": [lines.setdefault(line, len(lines)) for line in steps],
                 }

@@ -75,7 +75,8 @@ def gather(run: Run, limit: int) -> Gathered:
             part.filter(pa.array([at in chosen for at in range(start, start + part.num_rows)]))
             for start, part in zip(starts, parts, strict=False)
         ]
-    return Gathered(tables.by_id(pa.concat_tables(parts, promote_options="permissive")), counts)
+    listed = tables.by_id(pa.concat_tables(parts, promote_options="permissive"))
+    return Gathered(_with_item_scores(run, listed), counts)
 
 
 def shares(sizes: Counter[str], limit: int) -> dict[str, int]:
@@ -111,6 +112,42 @@ def scores_of(run: Run, step: str, ids: pa.ChunkedArray) -> pa.Table | None:
     if not names or not answered.num_rows:
         return None
     return answered.select(["unit", *names]).rename_columns(["id", *names])
+
+
+def measured(run: Run, step: str) -> pa.Table | None:
+    """The scores of items (``id`` and score columns) that ``step`` measured; None of none."""
+    folder = next((s["folder"] for s in run.note["steps"] if s["id"] == step), "")
+    path = store.join(run.out, folder, "measured.parquet")
+    if not folder or not store.exists(path):
+        return None
+    table = store.read_table(path)
+    names = [name for name in table.column_names if name.startswith("score_")]
+    return table.select(["id", *names]) if names else None
+
+
+def _with_item_scores(run: Run, rows: pa.Table) -> pa.Table:
+    """``rows`` with the scores of their items: the lowest of the references, of the targets."""
+    steps = [entry for entry in run.funnel if entry["kind"] == "filter"]
+    found = [measured(run, entry["id"]) for entry in steps if entry["level"] != "items"]
+    items = [entry["id"] for entry in run.funnel if entry["level"] == "items"]
+    if items and set(rows["level"].to_pylist()) - {"items"}:
+        table = run.table(items[-1])
+        names = [name for name in table.column_names if name.startswith("score_")]
+        found.append(table.select(["id", *names]) if names else None)
+    for given in found:
+        if given is None:
+            continue
+        for name in given.column_names[1:]:
+            known = dict(zip(given["id"].to_pylist(), given[name].to_pylist(), strict=True))
+            for side in ("references", "targets"):
+                parents, ids = tables.member_ids(rows, side)
+                lowest: list[float | None] = [None] * rows.num_rows
+                for row, item in zip(parents.tolist(), ids, strict=True):
+                    score, have = known.get(item), lowest[row]
+                    if score is not None and (have is None or score < have):
+                        lowest[row] = score
+                rows = rows.append_column(f"{name}_{side[:-1]}", pa.array(lowest, pa.float64()))
+    return rows
 
 
 def _parts(run: Run) -> Iterator[pa.Table]:

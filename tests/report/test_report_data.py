@@ -7,13 +7,14 @@ from pathlib import Path
 
 import made_run
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 import datagen
-from datagen import media
+from datagen import media, store
 from datagen.report import charts, chunks, funnel, pictures, rows
 
 
@@ -182,6 +183,26 @@ def test_histograms_count_every_scored_row_of_the_filter(made):
             brute[-1] += int((values == one.edges[-1]).sum())
             assert counts == brute
         assert one.highest == max(map(sum, zip(*one.counts.values(), strict=True)))
+
+
+def test_scores_of_items_are_shown_for_references_and_targets(tmp_path):
+    truth = made_run.make(str(tmp_path))
+    (tmp_path / "steps" / "filter-clip_score" / "journal").rename(tmp_path / "gone")
+    run = datagen.load(str(tmp_path))
+    scores = {name: at / 100 for at, name in enumerate(run.items()["id"].to_pylist())}
+    table = pa.table({"id": list(scores), "score_clip": list(scores.values())})
+    store.write_table(str(tmp_path / "steps/filter-clip_score/0/measured.parquet"), table)
+    listed = rows.gather(run, 1000).rows
+    for side in ("reference", "target"):
+        wanted = [scores[row[f"{side}s"][0]["id"]] for row in listed.to_pylist()]
+        assert listed[f"score_clip_{side}"].to_pylist() == wanted
+    (found,) = (one for one in charts.histograms(run, listed) if one.score == "score_clip")
+    kept = truth[truth["verdict"] == "kept"]
+    used = {member["id"] for side in ("references", "targets") for m in kept[side] for member in m}
+    assert found.level == "items"
+    assert sum(found.counts["kept"]) == len(used)
+    assert sum(found.counts["rejected"]) == len(scores) - len(used)
+    assert found.bounds == {"low": 0.2, "high": 0.36}
 
 
 def test_bounds_come_from_the_recipe_then_from_the_filter(made):
