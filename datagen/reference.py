@@ -128,6 +128,8 @@ def _type(annotation: Any) -> str:
         return " | ".join(repr(value) for value in inside)
     if origin in (typing.Union, types.UnionType):
         return " | ".join(_type(one) for one in inside)
+    if origin is tuple and inside[1:] == (Ellipsis,):
+        return f"list[{_type(inside[0])}]"
     if origin is not None and inside:
         return f"{origin.__name__}[{', '.join(_type(one) for one in inside)}]"
     return getattr(annotation, "__name__", str(annotation))

@@ -26,7 +26,7 @@ class ClipSettings(clip.ModelSettings):
     low, high: the band that is kept, bounds included (cosine, -1 to 1). frames: of a clip so many
     frames at even distances, ``first``, ``middle``, ``key`` (key frames, eight at most), or those
     at a list of seconds. device: auto, cpu, cuda, mps. precision: auto (bf16 on CUDA, else fp32),
-    fp32, bf16, fp16. batch_size: rows of every forward pass.
+    fp32, bf16, fp16. batch_size: frames or texts of every forward pass.
     """
 
     model: str = "open_clip:ViT-L-14/openai"

@@ -34,7 +34,7 @@ class OpenClipSettings(clip.ModelSettings):
     vector is the mean of its frames', or weighted by how near each is to the item's caption.
     temperature: of those weights, cosines; small ones leave the nearest frame alone. keep_frames:
     also keep the vector of every frame. device: auto, cpu, cuda, mps. precision: auto (bf16 on
-    CUDA, else fp32), fp32, bf16, fp16. batch_size: rows of every forward pass.
+    CUDA, else fp32), fp32, bf16, fp16. batch_size: frames or texts of every forward pass.
     """
 
     space: str
