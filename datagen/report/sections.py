@@ -22,6 +22,11 @@ _PER = {
     "targets_per_query": "targets per query",
     "references_per_target": "references per target",
 }
+_KINDS = {
+    "compare_change": "compare and change",
+    "spatial_relations_background": "spatial relations and background",
+    "none": "none of these",
+}
 _LEAKS = {
     "template_syntax": ("template syntax", "such as {colour}, <mask>, %s"),
     "label_name": ("names of labels", "such as baseColour, or colour:"),
@@ -117,7 +122,7 @@ def _of_triplets(stats: dict[str, Any]) -> list[Section]:
     aspects = stats["aspects"]
     kinds = [
         Figure(
-            "none of these" if name == "none" else name.replace("_", " "),
+            _KINDS.get(name, name.replace("_", " ")),
             _field(aspects, name, lambda v: percent(v["share"])),
         )
         for name in aspects["all"]
