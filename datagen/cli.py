@@ -38,6 +38,9 @@ Out = Annotated[str, typer.Option("--out", "-o", help="Run directory, here or on
 Address = Annotated[
     str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS by default, else local.")
 ]
+Report = Annotated[
+    bool, typer.Option("--report/--no-report", help="Write the page and the dataset card.")
+]
 Cpus = Annotated[int | None, typer.Option(help="Logical CPUs of a local run.", min=1)]
 
 
@@ -66,6 +69,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed rows again.")
     ] = False,
+    report: Report = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only how it ended.")] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was stopped."""
@@ -82,6 +86,7 @@ def run(
             cpus=cpus,
             retry_failed=retry_failed,
             reporter=reporter,
+            report=report,
         )
     show_summary(summary)
 
@@ -94,6 +99,7 @@ def refilter(
     ] = None,
     address: Address = None,
     cpus: Cpus = None,
+    report: Report = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only how it ended.")] = False,
 ) -> None:
     """Decide a run anew by other thresholds; nothing that was computed is computed again."""
@@ -102,7 +108,9 @@ def refilter(
 
     before = note.read(run)
     with _reporting(quiet) as reporter:
-        summary = decide_anew(run, changes or (), address=address, cpus=cpus, reporter=reporter)
+        summary = decide_anew(
+            run, changes or (), address=address, cpus=cpus, reporter=reporter, report=report
+        )
     show_summary(summary, {step["id"]: step["rows_out"] for step in before["funnel"]})
     if summary.status == "finished":
         was = str(before["rows"])[:8]
@@ -183,10 +191,14 @@ def show_summary(summary: Summary, before: Mapping[str, int] | None = None) -> N
         for label, name, what in lines
         if store.exists(store.join(summary.out, name))
     ]
+    looks = {"page": "what was made, to look at", "card": "for the Hub, with every figure"}
+    there += [(name, place, looks[name]) for name, place in summary.report.items()]
     width = max((len(_short(place)) for _, place, _ in there), default=0)
     for label, place, what in there:
         text = escape(f"{_short(place):{width}}")
         out_console.print(f"{label:9} {text}  [dim]{what}[/]", soft_wrap=True, highlight=False)
+    if summary.trouble:
+        out_console.print(f"{'page':9} not written: {escape(summary.trouble)}", soft_wrap=True)
     if summary.status == "finished":
         out_console.print(f"{'time':9} {summary.seconds:.1f} s", highlight=False)
 

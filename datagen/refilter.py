@@ -19,6 +19,7 @@ def refilter(
     address: str | None = None,
     cpus: int | None = None,
     reporter: Reporter | None = None,
+    report: bool = True,
 ) -> Summary:
     """Decide the run in ``out`` anew by other rules of its filters.
 
@@ -41,7 +42,13 @@ def refilter(
     if any(faults):
         raise RecipeError([fault for fault in faults if fault])
     return runs.run(
-        checked, out, address=address, cpus=cpus, reporter=reporter, listed=found["listed"]
+        checked,
+        out,
+        address=address,
+        cpus=cpus,
+        reporter=reporter,
+        listed=found["listed"],
+        report=report,
     )
 
 

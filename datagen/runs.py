@@ -46,13 +46,18 @@ class StepReport:
 
 @dataclass
 class Summary:
-    """What a run did. ``status`` is ``finished`` or ``already finished``."""
+    """What a run did. ``status`` is ``finished`` or ``already finished``.
+
+    report: paths of the page and the card; trouble: why they could not be written.
+    """
 
     name: str
     out: str
     status: str
     steps: list[StepReport]
     seconds: float
+    report: dict[str, str] = field(default_factory=dict)
+    trouble: str = ""
 
     @property
     def triplets(self) -> int:
@@ -96,14 +101,16 @@ def run(
     retry_failed: bool = False,
     reporter: Reporter | None = None,
     listed: str | None = None,
+    report: bool = True,
 ) -> Summary:
     """Run a recipe (name, path, or plain values) into the directory ``out``, or go on with it.
 
     overrides: ``["source.path=photos", "steps.similarity.low=0.7"]``; address: an existing Ray
     cluster (RAY_ADDRESS by default, else local); cpus: logical CPUs of a local one;
     retry_failed: try rows again that failed; listed: take the source as it was listed when its
-    rows had this fingerprint. Raises RecipeError and DatagenError for what the
-    user can mend; the same call goes on after any interruption.
+    rows had this fingerprint; report: write the page and the dataset card at the end. Raises
+    RecipeError and DatagenError for what the user can mend; the same call goes on after any
+    interruption.
     """
     started = time.monotonic()
     recipe = as_recipe(recipe, overrides)
@@ -117,7 +124,23 @@ def run(
     with locked(out):
         runner = _Runner(recipe, out, address, cpus, retry_failed, reporter or Silent(), listed)
         status, reports = runner.go()
-    return Summary(recipe.name, out, status, reports, time.monotonic() - started)
+        summary = Summary(recipe.name, out, status, reports, 0.0)
+        if report:
+            _tell(summary)
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _tell(summary: Summary) -> None:
+    """Write the page and the card, unless they stand. Data that is made needs neither."""
+    from datagen import report
+    from datagen.result import load as opened
+
+    try:
+        made = opened(summary.out)
+        summary.report = report.standing(made) or report.write(made)
+    except (DatagenError, OSError) as error:
+        summary.trouble = str(error).splitlines()[0]
 
 
 def as_recipe(recipe: str | Mapping[str, Any] | Recipe, overrides: Iterable[str] = ()) -> Recipe:

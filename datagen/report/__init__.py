@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datagen import schema, store
 from datagen.result import Run
 
 
@@ -18,4 +19,19 @@ def write(run: Run | str, *, pictures: int = 1_000, rows: int = 50_000) -> dict[
     opened = load(run) if isinstance(run, str) else run
     stats = statistics(opened)
     shown = page.write(opened, pictures=pictures, rows=rows, stats=stats)
-    return {"page": shown, "card": card.write(opened, stats)}
+    written = {"page": shown, "card": card.write(opened, stats)}
+    note = {"of": _mark(opened), "written": written}
+    store.write_json(store.join(opened.out, "report", "done.json"), note)
+    return written
+
+
+def standing(run: Run) -> dict[str, str] | None:
+    """What :func:`write` wrote of the run as it stands; None where it has not."""
+    path = store.join(run.out, "report", "done.json")
+    note = store.read_json(path) if store.exists(path) else {}
+    there = note.get("of") == _mark(run) and all(map(store.exists, note["written"].values()))
+    return dict(note["written"]) if there else None
+
+
+def _mark(run: Run) -> str:
+    return schema.content_id(schema.canonical_json(run.note))
