@@ -12,13 +12,15 @@ from whole_runs import check_files_are_whole, command, datagen, recipe, shard_ha
 
 KILLS = 30
 STEPS = ("source", "CaptionLength", "embed", "pair", "similarity", "text", "duplicates")
-STEPS += ("negatives", "split", "shards", "end")
+STEPS += ("negatives", "split", "shards", "end", "report")
 
 
 def reached(out, step):
     """Whether the run in ``out`` has begun ``step``."""
     if step == "end":
         return any(Path(out).glob("shards/*.tar"))
+    if step == "report":
+        return os.path.exists(os.path.join(out, "report"))
     return any(Path(out).glob(f"steps/*{step}*")) or (step == "shards" and reached(out, "end"))
 
 
@@ -61,6 +63,8 @@ def test_a_run_killed_at_thirty_moments_resumes_to_the_same_shards(tmp_path):
                 hit.add(step)
         datagen("run", path, "--out", out, "--cpus", 2, "--quiet")
         assert shard_hashes(out) == expected
+        assert check_files_are_whole(out) > 0
+        assert os.path.exists(os.path.join(out, "report", "index.html"))
         attempt += 1
     assert len(hit) >= 9, f"only these steps were hit: {sorted(hit)}"
 

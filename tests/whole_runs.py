@@ -10,17 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import yaml
+from PIL import Image
 
 from datagen.store import TEMPORARY
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = ROOT / "tests" / "own" / "caption_length.py"
 
-#: Every kind of step, in small batches so that journals have many parts.
+#: How the text files of a report end when they are whole.
+ENDS = {".html": "</html>", ".js": ");", ".md": "-->"}
+
+#: Every kind of step, on images and clips, in small batches so that journals have many parts.
 RECIPE = f"""
 name: small
 seed: 5
-source: {{type: tinyworld, count: 240, size: 48}}
+source: {{type: tinyworld, count: 240, size: 48, clips: 0.3}}
 steps:
   - filter: {{op: "{OWN}:CaptionLength", low: 1, resources: {{batch_size: 16}}}}
   - embed: {{space: caption, model: tfidf, width: 32}}
@@ -86,6 +91,13 @@ def check_files_are_whole(out):
                         file = tar.extractfile(member)
                         assert file is not None
                         assert len(file.read()) == member.size
+            elif name.endswith(".webp"):
+                with Image.open(path) as picture:
+                    picture.load()
+            elif name.endswith(".yaml"):
+                assert "steps" in yaml.safe_load(Path(path).read_text())
             else:
-                raise AssertionError(f"a file that nobody expects: {path}")
+                end = [text for ending, text in ENDS.items() if name.endswith(ending)]
+                assert end, f"a file that nobody expects: {path}"
+                assert Path(path).read_text().rstrip().endswith(end[0]), path
     return count
