@@ -68,6 +68,9 @@ def gathered(steps: Sequence[Left]) -> pa.Table | None:
             continue
         rows = store.read_table(store.join(before.folder, "table.parquet"))
         rows = rows.filter(pc.is_in(rows["id"], value_set=lost["id"].combine_chunks()))
+        scores = store.join(after.folder, "scores.parquet")
+        if store.exists(scores):
+            rows = tables.with_columns(rows, store.read_table(scores))
         given = lost.append_column("step", pa.array([after.id] * lost.num_rows, pa.string()))
         made.append(tables.with_columns(rows, given))
     if steps and steps[-1].level == "triplets":

@@ -330,7 +330,12 @@ class _Runner:
                 f"step {planned.id} does not conserve its rows: {report.rows_in} in, {total} with "
                 f"a verdict, {report.kept} kept, {report.rows_out} out"
             )
-        made = {"verdicts": verdicts, "measured": outcome.measured, "table": outcome.rows}
+        made = {
+            "verdicts": verdicts,
+            "measured": outcome.measured,
+            "scores": outcome.scores,
+            "table": outcome.rows,
+        }
         publish.step(planned, {name: table for name, table in made.items() if table is not None})
         store.write_json(store.join(planned.decision, "done.json"), asdict(report))
         return report

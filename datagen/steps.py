@@ -19,12 +19,16 @@ from datagen.step import Context, Embedder, Filter, RowOperator, TableOperator, 
 
 @dataclass
 class Outcome:
-    """What a step leaves: the new table, a verdict per input row, measured item columns."""
+    """What a step leaves: the new table, a verdict per input row, measured item columns.
+
+    scores: what a filter measured of every row, also of those that it lost.
+    """
 
     rows: pa.Table
     verdicts: pa.Table
     level: Level
     measured: pa.Table | None = None
+    scores: pa.Table | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     rows_in: int | None = None
     same_level: bool = True
@@ -175,7 +179,8 @@ def _decide(operator: Filter[Any], state: State, answered: pa.Table, on_items: b
         pc.invert(pc.is_in(verdicts["id"], value_set=own["id"].combine_chunks()))
     )
     verdicts = tables.by_id(pa.concat_tables([rest.cast(schema.VERDICTS), own]))
-    return Outcome(tables.kept(rows, verdicts), verdicts, state.level)
+    scores = given if given.num_columns > 1 and state.level != "items" else None
+    return Outcome(tables.kept(rows, verdicts), verdicts, state.level, scores=scores)
 
 
 def _given(answered: pa.Table) -> pa.Table:

@@ -288,6 +288,31 @@ def test_a_source_of_which_nothing_can_be_read_ends_in_a_line(tmp_path):
         package.run({"source": source, "steps": PAIRED}, str(tmp_path / "run"))
 
 
+def test_a_rejected_triplet_keeps_the_score_that_it_was_rejected_for(tmp_path):
+    source = captions(tmp_path / "in", a=chairs(1), b=["a red tin", "a blue tin"])
+    score = {"op": "similarity", "space": "caption", "low": -1}
+    steps = [
+        {"embed": {"space": "caption", "model": "tfidf", "width": 8}},
+        {"pair": {"op": "one_word_diff"}},
+        {"text": {"op": "template"}},
+        {"filter": score},
+    ]
+    out = str(tmp_path / "run")
+    package.run({"source": source, "steps": steps}, out)
+    every = sorted(scores(out).values())
+    score["low"] = low = every[len(every) // 2]
+    assert every[0] < low
+    package.run({"source": source, "steps": steps}, out)
+    rows = package.load(out).triplets(every=True).to_pylist()
+    vectors = package.load(out).space("embed_caption")
+    assert {row["verdict"] for row in rows} == {"kept", "rejected"}
+    for row in rows:
+        ends = [row["references"][0]["id"], row["targets"][0]["id"]]
+        one, two = vectors.of(ends).astype(float)
+        assert row["score_similarity_caption"] == pytest.approx(one @ two, abs=1e-3)
+        assert (row["verdict"] == "kept") == (row["score_similarity_caption"] >= low)
+
+
 def test_what_a_retry_mends_reaches_every_later_step(tmp_path):
     source = captions(tmp_path / "in", a=[*chairs(1), "broken"], b=[*chairs(2), "broken"])
     recipe = {"source": source, "steps": PAIRED}
