@@ -1,6 +1,6 @@
-"""Draws triplets of a finished run, as the README shows them.
+"""Draws triplets of a finished run, as the README shows them; clips play.
 
-python docs/pictures/triplets.py runs/demo docs/pictures/triplets.png
+python docs/pictures/triplets.py runs/demo docs/pictures/triplets.webp
 """
 
 import sys
@@ -14,6 +14,8 @@ SIDE, GAP, TEXT, HEAD = 144, 10, 212, 34
 #: Between the triplet and its hard negatives.
 GUTTER = 26
 NEGATIVES = 3
+#: Frames of the picture, and how long each is shown (ms); the last one stays.
+FRAMES, SHOWN, STAYS = 12, 125, 1200
 
 
 def font(size):
@@ -33,24 +35,36 @@ def fitted(image):
     return square
 
 
-def chosen(run, count):
-    """Triplets whose texts start differently, so that the picture shows some variety."""
-    seen, out = set(), []
-    for sample in run.samples():
-        opening = sample["modification"].split()[0]
-        if opening not in seen and len(sample["negatives"]) >= NEGATIVES:
+def chosen(run, images, clips):
+    """Triplets of images, then of clips, whose texts start differently."""
+    left = {False: images, True: clips}
+    seen, out = set(), {False: [], True: []}
+    for sample in run.samples(frames=FRAMES):
+        moves = isinstance(sample["references"][0], list)
+        opening = (moves, sample["modification"].split()[0])
+        enough = len(sample["negatives"]) >= NEGATIVES
+        alike = all(isinstance(one, list) == moves for one in sample["targets"])
+        # Of clips, those in which something moves from place to place are seen at a glance.
+        alike &= not moves or " move " in sample["modification"]
+        if opening not in seen and enough and alike and left[moves]:
             seen.add(opening)
-            out.append(sample)
-        if len(out) == count:
+            left[moves] -= 1
+            out[moves].append(sample)
+        if not any(left.values()):
             break
-    return out
+    return out[False] + out[True]
 
 
-def sheet(samples):
+def at(picture, moment):
+    """What an image or clip shows at a moment."""
+    return picture[moment] if isinstance(picture, list) else picture
+
+
+def sheet(samples, moment):
     """One row per triplet: reference, modification, target, hard negatives."""
     columns = [GAP, 2 * GAP + SIDE, 3 * GAP + SIDE + TEXT]
     first = columns[-1] + SIDE + GUTTER
-    columns += [first + at * (SIDE + GAP) for at in range(NEGATIVES)]
+    columns += [first + number * (SIDE + GAP) for number in range(NEGATIVES)]
     width = columns[-1] + SIDE + GAP
     page = Image.new("RGB", (width, HEAD + len(samples) * (SIDE + GAP)), "white")
     draw = ImageDraw.Draw(page)
@@ -61,7 +75,7 @@ def sheet(samples):
         y = HEAD + row * (SIDE + GAP)
         pictures = [sample["references"][0], sample["targets"][0], *sample["negatives"]]
         for x, picture in zip([columns[0], *columns[2:]], pictures, strict=False):
-            page.paste(fitted(picture), (x, y))
+            page.paste(fitted(at(picture, moment)), (x, y))
         text = "\n".join(textwrap.wrap(sample["modification"], 22))
         middle = (columns[1], y + SIDE / 2)
         draw.multiline_text(middle, text, fill="#111", font=font(17), spacing=6, anchor="lm")
@@ -71,4 +85,7 @@ def sheet(samples):
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    sheet(chosen(datagen.load(sys.argv[1]), 5)).save(sys.argv[2], optimize=True)
+    samples = chosen(datagen.load(sys.argv[1]), images=3, clips=2)
+    first, *rest = [sheet(samples, moment) for moment in range(FRAMES)]
+    times = [SHOWN] * (FRAMES - 1) + [STAYS]
+    first.save(sys.argv[2], save_all=True, append_images=rest, duration=times, loop=0, quality=80)
