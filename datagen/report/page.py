@@ -24,7 +24,7 @@ import yaml
 from markupsafe import Markup
 
 from datagen import schema, store
-from datagen.report import charts, chunks, funnel
+from datagen.report import _steps, charts, chunks, funnel
 from datagen.report.chunks import Listing
 from datagen.report.pictures import SIDE, Album, draw, limits_of
 from datagen.report.rows import Gathered, gather
@@ -52,6 +52,7 @@ def write(
     listed at most; stats: the figures of the run, if they are known already. Raises DatagenError
     where the directory cannot be read or written.
     """
+    run = _steps.as_far(run)
     figures = sections(dict(statistics(run) if stats is None else stats))
     gathered = gather(run, rows)
     shown = chunks.listing(gathered.rows)

@@ -96,22 +96,25 @@ def shares(sizes: Counter[str], limit: int) -> dict[str, int]:
 
 def scores_of(run: Run, step: str, ids: pa.ChunkedArray) -> pa.Table | None:
     """The scores that the filter ``step`` gave the rows ``ids``, kept or not; None where it
-    measured none of them (it looks at items, or its journal is gone).
+    measured none of them (it looks at the items of rows, or its journal is gone).
 
-    Tables hold scores of what was kept; what was rejected has its own in the step's journal.
+    A filter of items leaves the scores of those that it lost in its journal alone.
     """
     folder = next((s["folder"] for s in run.note["steps"] if s["id"] == step), "")
+    path = store.join(run.out, folder, "scores.parquet")
     journal = store.Journal(store.join(run.out, folder.rpartition("/")[0], "journal"))
-    if not folder or not journal.parts():
+    if folder and store.exists(path):
+        found = store.read_table(path)
+        found = found.filter(pc.is_in(found["id"], value_set=ids.combine_chunks()))
+    elif folder and journal.parts():
+        try:
+            found = tables.answers(journal, ids, optional=True).rename_columns({"unit": "id"})
+        except DatagenError:
+            return None
+    else:
         return None
-    try:
-        answered = tables.answers(journal, ids, optional=True)
-    except DatagenError:
-        return None
-    names = [name for name in answered.column_names if name.startswith("score_")]
-    if not names or not answered.num_rows:
-        return None
-    return answered.select(["unit", *names]).rename_columns(["id", *names])
+    names = [name for name in found.column_names if name.startswith("score_")]
+    return found.select(["id", *names]) if names and found.num_rows else None
 
 
 def measured(run: Run, step: str) -> pa.Table | None:
@@ -161,8 +164,7 @@ def _parts(run: Run) -> Iterator[pa.Table]:
         if sum(after["rejected"].values()) + sum(after["failed"].values()):
             yield _lost(run, before, after)
     if published:
-        table = run.triplets(every=True)
-        yield _level(_measured(run, table), "triplets")
+        yield _level(run.triplets(every=True), "triplets")
     elif last and last["rows_out"]:
         yield _level(run.table(last["id"]), last["level"])
 
@@ -174,19 +176,11 @@ def _lost(run: Run, before: dict[str, Any], after: dict[str, Any]) -> pa.Table:
     rows = run.table(before["id"])
     rows = rows.filter(pc.is_in(rows["id"], value_set=lost["id"].combine_chunks()))
     given = lost.append_column("step", pa.array([after["id"]] * lost.num_rows, pa.string()))
-    return _level(_measured(run, tables.with_columns(rows, given)), before["level"])
-
-
-def _measured(run: Run, rows: pa.Table) -> pa.Table:
-    """``rows`` with the scores by which filters rejected some of them."""
-    for entry in run.funnel:
-        if entry["kind"] != "filter" or "step" not in rows.column_names:
-            continue
-        lost = rows.filter(pc.equal(rows["step"], entry["id"]))
-        given = scores_of(run, entry["id"], lost["id"]) if lost.num_rows else None
-        if given is not None:
-            rows = tables.with_columns(rows, given)
-    return rows
+    rows = tables.with_columns(rows, given)
+    scores = scores_of(run, after["id"], rows["id"]) if after["kind"] == "filter" else None
+    if scores is not None:
+        rows = tables.with_columns(rows, scores)
+    return _level(rows, before["level"])
 
 
 def _level(rows: pa.Table, level: str) -> pa.Table:

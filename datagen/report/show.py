@@ -13,6 +13,7 @@ import typer
 
 from datagen import schema, store
 from datagen.report import _columns, _lookup, _steps
+from datagen.report.rows import scores_of
 from datagen.result import Run
 
 #: Triplets that are listed by id where a pair or an item is shown.
@@ -27,6 +28,7 @@ def show(run: Run, wanted: str) -> dict[str, Any]:
     verdicts: what every step said of it, of its pair and of its items; shard: where it lies;
     triplets: those made of it. Raises DatagenError where nothing is called so.
     """
+    run = _steps.as_far(run)
     kind, name = _lookup.find(run, wanted)
     row = _row(run, kind, name)
     step, lost = _of_lost(run, row, name)
@@ -117,17 +119,17 @@ def _scores(
 
 
 def _of_lost(run: Run, row: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]:
-    """The step that lost the row, and its scores there: they stand in the journal alone."""
+    """The step that lost the row, and its scores there, where the row does not hold them."""
     step = next((v["step"] for v in _verdicts(run, {name: ""}) if v["verdict"] != schema.KEPT), "")
-    folder = _steps.folder(run, step)
-    found: dict[str, Any] = {}
-    journal = store.Journal(store.join(folder.rpartition("/")[0], "journal")) if folder else None
-    for part in journal.parts() if journal else ():
-        table = _lookup.rows(part, pc.field("unit") == name)
-        for column in table.column_names if table.num_rows else ():
-            if column.startswith("score_") and row.get(column) is None:
-                found[column] = table[column][0].as_py()
-    return step, found
+    if not step or _steps.folder(run, step) is None:
+        return "", {}
+    given = scores_of(run, step, pa.chunked_array([[name]], pa.string()))
+    scores = given.to_pylist()[0] if given is not None else {}
+    return step, {
+        column: value
+        for column, value in scores.items()
+        if column != "id" and row.get(column) is None
+    }
 
 
 def _shard(run: Run, name: str, row: Mapping[str, Any]) -> dict[str, Any] | None:

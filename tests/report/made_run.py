@@ -213,9 +213,10 @@ def _write(out, items, pairs, good, triplets, status):
         store.make_folder(store.join(out, folder))
         store.write_table(store.join(out, folder, "table.parquet"), table)
         store.write_table(store.join(out, folder, "verdicts.parquet"), verdicts)
-        store.write_json(store.join(out, folder, "done.json"), {})
         if measured:
             column, rows = measured
+            scores = pa.table({name: [row[name] for row in rows] for name in ("id", column)})
+            store.write_table(store.join(out, folder, "scores.parquet"), scores)
             journal = store.Journal(store.join(out, f"steps/{kind}-{name}", "journal"))
             store.make_folder(journal.folder)
             part = {"unit": [row["id"] for row in rows], column: [row[column] for row in rows]}
@@ -244,6 +245,7 @@ def _write(out, items, pairs, good, triplets, status):
                 "reused": False,
             }
         )
+        store.write_json(store.join(out, folder, "done.json"), funnel[-1])
     note = {
         "status": status,
         "rows": "0",
@@ -267,16 +269,6 @@ def _write(out, items, pairs, good, triplets, status):
     store.write_bytes(store.join(out, "run.json"), json.dumps(note).encode())
     if status == "finished":
         table = pa.Table.from_pylist(sorted(triplets, key=lambda row: row["id"]), full)
-        # What a filter rejects has no score of it in the table: it stands in the journal.
-        scores = pa.array(
-            [
-                row["score_clip_score"] if row["verdict"] == "kept" else None
-                for row in sorted(triplets, key=lambda row: row["id"])
-            ],
-            pa.float64(),
-        )
-        at = table.column_names.index("score_clip_score")
-        table = table.set_column(at, "score_clip_score", scores)
         store.write_table(store.join(out, "triplets.parquet"), table)
 
 

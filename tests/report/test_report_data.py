@@ -188,6 +188,7 @@ def test_histograms_count_every_scored_row_of_the_filter(made):
 def test_scores_of_items_are_shown_for_references_and_targets(tmp_path):
     truth = made_run.make(str(tmp_path))
     (tmp_path / "steps" / "filter-clip_score" / "journal").rename(tmp_path / "gone")
+    (tmp_path / "steps" / "filter-clip_score" / "0" / "scores.parquet").unlink()
     run = datagen.load(str(tmp_path))
     scores = {name: at / 100 for at, name in enumerate(run.items()["id"].to_pylist())}
     table = pa.table({"id": list(scores), "score_clip": list(scores.values())})

@@ -105,7 +105,6 @@ def write(out, items, triplets, *, recipe=None, shards=False, status="finished",
         Path(out, folder).mkdir(parents=True, exist_ok=True)
         pq.write_table(table, f"{out}/{folder}/table.parquet")
         pq.write_table(verdicts, f"{out}/{folder}/verdicts.parquet")
-        Path(out, folder, "done.json").write_text("{}")
         places.append({"id": name, "folder": folder, "revision": "r1" if name == "mine" else ""})
         told = verdicts.to_pylist()
         lost = {
@@ -120,6 +119,7 @@ def write(out, items, triplets, *, recipe=None, shards=False, status="finished",
             {"id": name, "kind": kind, "op": name, "level": level, **counts, **lost, "notes": {},
              "rows_out": table.num_rows, "seconds": 1.0, "reused": False}
         )  # fmt: skip
+        Path(out, folder, "done.json").write_text(json.dumps(funnel[-1]))
     told = {"status": status, "rows": "0", "recipe": recipe or RECIPE, "seed": 3, "steps": places}
     told |= {"versions": {"datagen": "0.1"}, "funnel": funnel, **(note or {})}
     Path(out, "run.json").write_text(json.dumps(told), encoding="utf-8")
