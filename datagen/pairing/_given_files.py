@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import gzip
 import io
 import json
@@ -14,17 +13,11 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datagen import store
+from datagen import cells, store
 from datagen.errors import DatagenError
 
 #: A row of the file, or what is wrong with it.
 Row = dict[str, Any] | str
-
-#: A longer line is a bad row (bytes).
-MAX_LINE = 16 << 20
-
-#: A cell may be as long as a line; the csv module's own limit is 128 KiB.
-csv.field_size_limit(MAX_LINE)
 
 
 def rows(path: str) -> Iterator[tuple[int, Row]]:
@@ -69,8 +62,7 @@ def _rows(path: str, file: IO[bytes]) -> Iterator[tuple[int, Row]]:
     elif first == b"{":
         yield from _lines(file)
     else:
-        name = path.removesuffix(".gz").lower()
-        yield from _cells(path, file, "\t" if name.endswith((".tsv", ".tab")) else ",")
+        yield from _cells(path, file)
 
 
 def _parquet(path: str, file: IO[bytes]) -> Iterator[tuple[int, Row]]:
@@ -94,13 +86,9 @@ def _array(path: str, file: IO[bytes]) -> Iterator[tuple[int, Row]]:
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
-    number = 0
-    while raw := file.readline(MAX_LINE):
-        number += 1
-        if len(raw) >= MAX_LINE and not raw.endswith(b"\n"):
-            while (more := file.readline(MAX_LINE)) and not more.endswith(b"\n"):
-                pass
-            yield number, f"longer than {MAX_LINE >> 20} MiB"
+    for number, (_, raw) in enumerate(cells.lines(file), 1):
+        if raw is None:
+            yield number, f"longer than {cells.MAX_LINE >> 20} MiB"
             continue
         text = raw.removeprefix(b"\xef\xbb\xbf").strip()
         if not text:
@@ -117,27 +105,10 @@ def _no_object(row: Any) -> str:
     return f"a JSON object was expected, not {type(row).__name__}"
 
 
-def _cells(path: str, file: IO[bytes], delimiter: str) -> Iterator[tuple[int, Row]]:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-    reader = csv.reader(text, delimiter=delimiter)
-    names = next(reader, None)
-    if not names:
-        raise DatagenError(f"{path}: empty; rows with named columns were expected")
-    number = 0
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            number += 1
-            yield number, str(error)
-            continue
-        if not cells:
-            continue
-        number += 1
-        if len(cells) != len(names):
-            yield number, f"{len(cells)} cells under {len(names)} columns"
-        else:
-            yield number, dict(zip(names, cells, strict=True))
-    text.detach()
+def _cells(path: str, file: IO[bytes]) -> Iterator[tuple[int, Row]]:
+    name = path.removesuffix(".gz").lower()
+    head = cells.header(file, path, tabs=name.endswith((".tsv", ".tab")))
+    file.seek(head.size)
+    found = cells.rows(file, None, head.delimiter, len(head.names))
+    for number, (_, _, one) in enumerate(found, 1):
+        yield number, one if isinstance(one, str) else cells.row(head.names, one)

@@ -8,7 +8,6 @@ COCO) is first unpacked to lines in the local cache, by every machine for itself
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
 import gzip
 import hashlib
@@ -25,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datagen import store
+from datagen import cells, store
 from datagen.errors import DatagenError
 from datagen.sources._shapes import SHAPES
 
@@ -34,8 +33,6 @@ Part = dict[str, Any]
 
 #: Rows of one part.
 ROWS = 500
-#: A longer line is a bad row: nobody's caption, and nothing to hold in memory.
-MAX_LINE = 16 << 20
 #: Rows that are looked at to learn the columns of a file without a header.
 HEAD_ROWS = 1000
 
@@ -47,7 +44,8 @@ _FORMATS: dict[str, Format] = {
     "tsv": "tsv",
     "parquet": "parquet",
 }
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+#: Formats of cells under a header.
+CELLS = frozenset({"csv", "tsv"})
 #: The one column of a file of lines.
 TEXT = "text"
 
@@ -73,19 +71,30 @@ def columns(file: str, kind: Format) -> list[str]:
     if kind == "txt":
         return [TEXT]
     path, kind = _lines_file(file, kind)
-    if kind in _DELIMITERS:
-        return _header(path, kind, file)[0]
+    if kind in CELLS:
+        return [name for name in _header(path, kind, file).names if name]
     found: dict[str, None] = {}
+    fault = ""
     with _opened(path) as stream:
-        for number, (_, raw) in enumerate(_lines(stream, None)):
+        for number, (_, raw) in enumerate(cells.lines(stream)):
             row = _json_row(raw)
             if isinstance(row, dict):
                 found.update(dict.fromkeys(row))
+            elif row is not None:
+                fault = fault or f"line {number + 1}: {row}"
             if number + 1 >= HEAD_ROWS:
                 break
-    if not found:
-        raise DatagenError(f"{file}: no row is a JSON object; expected one object per line")
-    return list(found)
+    if found:
+        return list(found)
+    if not fault:
+        raise DatagenError(f"{file}: empty; rows of JSON objects were expected")
+    hint = "; for an array of objects set format: json" if _is_array(path) else ""
+    raise DatagenError(f"{file}: no row is a JSON object, one per line ({fault}){hint}")
+
+
+def _is_array(path: str) -> bool:
+    with _opened(path) as stream:
+        return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
 def parts(file: str, kind: Format) -> list[Part]:
@@ -93,7 +102,7 @@ def parts(file: str, kind: Format) -> list[Part]:
     if kind == "parquet":
         return _parquet_parts(file)
     path, lines_kind = _lines_file(file, kind)
-    cuts = _csv_cuts(path, kind, file) if lines_kind in _DELIMITERS else _line_cuts(path)
+    cuts = _csv_cuts(path, lines_kind, file) if lines_kind in CELLS else _line_cuts(path)
     out = []
     with _opened(path) as stream:
         head = stream.read(cuts[0][0])
@@ -120,13 +129,16 @@ def rows(part: Part, wanted: Sequence[str] | None) -> Iterator[tuple[int, dict[s
         return
     path, kind = _lines_file(part["file"], part["format"])
     with _opened(path) as stream:
-        stream.seek(part["offset"])
-        if kind in _DELIMITERS:
-            names_of_cells = _header(path, kind, part["file"])[0]
-            for line, _, cells in _csv_rows(stream, part["size"], kind):
-                yield part["start"] + line, _csv_row(names_of_cells, cells)
+        if kind in CELLS:
+            head = cells.header(stream, part["file"], tabs=kind == "tsv")
+            stream.seek(part["offset"])
+            width = len(head.names)
+            for line, _, one in cells.rows(stream, part["size"], head.delimiter, width):
+                row = one if isinstance(one, str) else cells.row(head.names, one)
+                yield part["start"] + line, row
             return
-        for number, (_, raw) in enumerate(_lines(stream, part["size"])):
+        stream.seek(part["offset"])
+        for number, (_, raw) in enumerate(cells.lines(stream, part["size"])):
             row = _text_row(raw) if kind == "txt" else _json_row(raw)
             if row is not None:
                 yield part["start"] + number + 1, row
@@ -146,28 +158,10 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
         yield remote if isinstance(remote, io.BytesIO) else io.BufferedReader(remote, 1 << 20)
 
 
-def _lines(stream: IO[bytes], size: int | None) -> Iterator[tuple[int, bytes | None]]:
-    """Length and content of the next lines, up to ``size`` bytes; None for one too long."""
-    done = 0
-    while size is None or done < size:
-        raw = stream.readline(MAX_LINE)
-        if not raw:
-            return
-        length = len(raw)
-        whole = raw.endswith(b"\n") or length < MAX_LINE
-        while not whole:
-            more = stream.readline(MAX_LINE)
-            length += len(more)
-            whole = more.endswith(b"\n") or len(more) < MAX_LINE
-            raw = b""
-        done += length
-        yield length, raw or None
-
-
 def _json_row(raw: bytes | None) -> dict[str, Any] | str | None:
     """The object in a line; the fault of a bad one; None for a blank one."""
     if raw is None:
-        return f"longer than {MAX_LINE >> 20} MiB"
+        return f"longer than {cells.MAX_LINE >> 20} MiB"
     text = raw.removeprefix(b"\xef\xbb\xbf").strip()
     if not text:
         return None
@@ -181,7 +175,7 @@ def _json_row(raw: bytes | None) -> dict[str, Any] | str | None:
 def _text_row(raw: bytes | None) -> dict[str, Any] | str | None:
     """A line as a row; the fault of a bad one; None for a blank one."""
     if raw is None:
-        return f"longer than {MAX_LINE >> 20} MiB"
+        return f"longer than {cells.MAX_LINE >> 20} MiB"
     try:
         text = raw.removeprefix(b"\xef\xbb\xbf").decode().strip()
     except UnicodeDecodeError as error:
@@ -212,67 +206,21 @@ def _line_cuts(path: str) -> list[tuple[int, int]]:
 # --- csv, tsv ----------------------------------------------------------------------------------
 
 
-def _csv_rows(
-    stream: IO[bytes], size: int | None, kind: str
-) -> Iterator[tuple[int, int, list[str] | str]]:
-    """(last line, bytes so far, cells or fault) of every row that is not blank.
-
-    A row that spans lines ends where Python's csv module says so; the module looks at no line
-    beyond it, so the bytes so far are those up to the row's end.
-    """
-    read = taken = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal read, taken
-        for length, raw in _lines(stream, size):
-            read += length
-            taken += 1
-            # Bytes that are no UTF-8 come through as surrogates, and make the row a bad one.
-            yield "\udcff\n" if raw is None else raw.decode("utf-8", "surrogateescape")
-
-    reader = csv.reader(lines(), delimiter=_DELIMITERS[kind])
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield taken, read, str(error)
-            continue
-        if cells:
-            yield taken, read, cells
-
-
-def _csv_row(names: Sequence[str], cells: list[str] | str) -> dict[str, Any] | str:
-    if isinstance(cells, str):
-        return cells
-    if len(cells) != len(names):
-        return f"{len(cells)} cells under {len(names)} columns"
-    try:
-        "".join(cells).encode()
-    except UnicodeEncodeError:
-        return "not UTF-8, or a line that is too long"
-    return dict(zip(names, cells, strict=True))
-
-
-def _header(path: str, kind: str, file: str) -> tuple[list[str], int, int]:
-    """Column names, the bytes that the header takes, and its lines. ``file``: for the message."""
+def _header(path: str, kind: str, file: str) -> cells.Header:
+    """The header of the lines in ``path``. ``file``: for the message."""
     with _opened(path) as stream:
-        for line, read, cells in _csv_rows(stream, None, kind):
-            if isinstance(cells, str):
-                break
-            return [cells[0].removeprefix("\ufeff"), *cells[1:]], read, line
-    raise DatagenError(f"{file}: no header; the first line must name the columns")
+        return cells.header(stream, file, tabs=kind == "tsv")
 
 
 def _csv_cuts(path: str, kind: str, file: str) -> list[tuple[int, int]]:
-    _, base, line = _header(path, kind, file)
-    cuts = [(base, line)]
+    head = _header(path, kind, file)
+    cuts = [(head.size, head.lines)]
     last = cuts[0]
     with _opened(path) as stream:
-        stream.seek(base)
-        for number, (taken, read, _) in enumerate(_csv_rows(stream, None, kind), start=1):
-            last = (base + read, line + taken)
+        stream.seek(head.size)
+        found = cells.rows(stream, None, head.delimiter, len(head.names))
+        for number, (taken, read, _) in enumerate(found, start=1):
+            last = (head.size + read, head.lines + taken)
             if number % ROWS == 0:
                 cuts.append(last)
     return cuts if cuts[-1] == last else [*cuts, last]
@@ -342,7 +290,8 @@ def _lines_file(file: str, kind: Format) -> tuple[str, Format]:
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise DatagenError(f"{file}: damaged gzip file ({error})") from error
             except (ValueError, RecursionError) as error:
-                raise DatagenError(f"{file}: cannot be read as {kind} ({error})") from error
+                hint = "; for an object a line set format: jsonl" if "Extra" in str(error) else ""
+                raise DatagenError(f"{file}: cannot be read as {kind} ({error}){hint}") from error
     return place, lines_kind
 
 

@@ -150,7 +150,7 @@ def test_many_files_are_named_by_a_folder_a_glob_braces_or_a_list(tmp_path):
     ({"path": "odd.dat"}, "unknown kind of annotations"),
     ({"path": "bad.json", "captions": "t"}, "cannot be read as json"),
     ({"path": "bad.txt.gz"}, "damaged gzip file"),
-    ({"path": "empty.csv", "captions": "t"}, "no header"),
+    ({"path": "empty.csv", "captions": "t"}, "empty; the first line must name the columns"),
 ])  # fmt: skip
 def test_what_cannot_be_read_at_all_is_one_line(tmp_path, monkeypatch, fault):
     monkeypatch.chdir(tmp_path)

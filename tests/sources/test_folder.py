@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datagen import schema
+from datagen import cells, schema
 from datagen.errors import DatagenError
 from datagen.registry import find
 from datagen.sources import _annotations
@@ -181,7 +181,7 @@ def test_faulty_rows_fail_by_name_and_the_others_are_kept(place):
 
 
 def test_a_line_of_many_megabytes_is_a_bad_row_and_is_not_held(place, monkeypatch):
-    monkeypatch.setattr(_annotations, "MAX_LINE", 1000)
+    monkeypatch.setattr(cells, "MAX_LINE", 1000)
     rows = ['{"f": "a.jpg"}', json.dumps({"f": "x" * 5000}), '{"f": "a.jpg"}', "y" * 3000]
     (place / "r.jsonl").write_text("\n".join(rows))
     found = records(path=str(place), annotations="r.jsonl", media="f")
@@ -280,7 +280,7 @@ def test_a_wrong_column_is_told_before_the_run_with_the_nearest_name(place, mend
     ({"annotations": "bad.json", "media": "f"}, "cannot be read as json"),
     ({"annotations": "bad.parquet", "media": "f"}, "not a Parquet file"),
     ({"annotations": "bad.json", "format": "coco"}, "cannot be read as coco"),
-    ({"annotations": "empty.csv", "media": "f"}, "no header"),
+    ({"annotations": "empty.csv", "media": "f"}, "empty; the first line must name"),
 ])  # fmt: skip
 def test_what_cannot_be_read_at_all_is_one_line(place, settings_and_words):
     given_settings, words = settings_and_words
