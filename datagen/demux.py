@@ -43,6 +43,10 @@ DECODERS = frozenset(
 #: key frames and so many packets from the last key frame on are decoded.
 CHECKED_WHOLE, CHECKED_KEYS, CHECKED_TAIL = 600, 16, 240
 
+#: Packets of a clip that are kept from the first reading of it for the next one: so many, of so
+#: many bytes. Of a longer clip, the packets are read again.
+HELD_PACKETS, HELD_BYTES = 1024, 16 << 20
+
 #: Packets that may go by before a decoder must have given its first frame.
 _PATIENCE = 240
 
@@ -103,17 +107,39 @@ class Timeline:
         return [time for time, _ in keys], list(accumulate((at for _, at in keys), max))
 
 
+class _Held:
+    """Packets, as long as they are few; then ``packets`` is None."""
+
+    def __init__(self) -> None:
+        self.packets: list[Any] | None = []
+        self._bytes = 0
+
+    def add(self, packet: Any) -> None:
+        if self.packets is None:
+            return
+        self.packets.append(packet)
+        self._bytes += packet.size
+        if len(self.packets) > HELD_PACKETS or self._bytes > HELD_BYTES:
+            self.packets = None
+
+
 class Clip:
     """An open clip: its container and its video stream. Made by :func:`opened`."""
 
     def __init__(self, container: Any, stream: Any, whole: bool) -> None:
         self.container, self.stream, self.whole = container, stream, whole
+        #: All packets, where :meth:`timeline` has gone through them and they are few.
+        self.held: list[Any] | None = None
 
     def packets(self) -> Iterator[Any]:
         """The packets of the video stream in stream order; the last one, of size 0, flushes.
 
-        Where the container breaks off, they end there, or (``whole``) that is raised.
+        Where the container breaks off, they end there, or (``whole``) that is raised. They can be
+        read once, and again where they are held.
         """
+        return iter(self.held) if self.held is not None else self._read()
+
+    def _read(self) -> Iterator[Any]:
         try:
             for packet in self.container.demux(self.stream):
                 if packet.size and packet.is_corrupt:
@@ -131,14 +157,16 @@ class Clip:
         return coded
 
     def timeline(self, limits: Limits) -> Timeline:
-        """Go through all packets. Raises MediaError: ``too_many_frames``, ``too_long``,
-        ``corrupt`` (not one frame), and of a clip opened as ``whole`` ``truncated``."""
+        """Go through all packets, and hold them where they are few. Raises MediaError:
+        ``too_many_frames``, ``too_long``, ``corrupt`` (not one frame), and of a clip opened as
+        ``whole`` ``truncated``."""
         # (time, end) of the frames that are shown; an empty frame ends where it begins.
         shown: list[tuple[int, int]] = []
         keys: list[tuple[int, int]] = []
         vp8 = self.stream.codec_context.name == "vp8"
-        count = 0
+        count, held = 0, _Held()
         for packet in self.packets():
+            held.add(packet)
             if not packet.size:
                 continue
             time = packet.pts if packet.pts is not None else packet.dts
@@ -153,7 +181,9 @@ class Clip:
             if count > limits.max_frames:
                 detail = f"more than {limits.max_frames} frames (media.max_frames)"
                 raise MediaError("too_many_frames", detail)
-        return self._timed(shown, keys, count, limits)
+        found = self._timed(shown, keys, count, limits)
+        self.held = held.packets
+        return found
 
     def _timed(
         self, shown: list[tuple[int, int]], keys: list[tuple[int, int]], count: int, limits: Limits
