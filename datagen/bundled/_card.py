@@ -1,0 +1,60 @@
+"""Writes the card of a model that comes with datagen, from its figures and how it was made."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from datagen import store
+from datagen.bundled import _figures, _scenes
+
+#: How a model was made and what it was measured at. No file that a model's revision hangs on.
+FACTS = "facts.yaml"
+_LIBRARIES = ("torch", "open_clip_torch", "numpy", "pillow", "av")
+
+
+def write(folder: str, template: str, facts: Mapping[str, Any], number: int = 1000) -> None:
+    """Measure the model in ``folder`` and write ``facts.yaml`` and ``README.md`` beside it.
+
+    template: a file of this package; facts: how the model was made;
+    number: scenes that are measured.
+    """
+    size = sum(path.stat().st_size for path in Path(folder).iterdir() if path.name != "README.md")
+    reference = f"file:{os.path.abspath(folder)}"
+    told = {
+        "made": {**facts, "libraries": _versions(), "megabytes": round(size / 1e6, 1)},
+        "figures": _figures.measure(reference, number, number * 2 // 5),
+    }
+    with store.writing(os.path.join(folder, FACTS)) as file:
+        file.write(yaml.safe_dump(told, sort_keys=False).encode())
+    with store.writing(os.path.join(folder, "README.md")) as file:
+        file.write(card(template, told).encode())
+
+
+def card(template: str, told: Mapping[str, Any]) -> str:
+    """The text of a card: ``template`` with the values of ``facts.yaml``."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["share"] = _share
+    return environment.get_template(template).render(
+        **told, seed=_figures.SEED, training=_scenes.TRAINING_SEEDS, held=_scenes.SHARE
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def _share(value: float | jinja2.Undefined) -> str:
+    return "–" if isinstance(value, jinja2.Undefined) else f"{value:.3f}"

@@ -1,0 +1,346 @@
+"""Trains ``bundled:tinyclip``, a CLIP of the rendered world, from random weights.
+
+``python -m datagen.bundled.train_tinyclip --out FOLDER``
+
+The contrastive loss of CLIP (Radford et al. 2021, arXiv:2103.00020) on batches of whole families:
+scenes that differ in one attribute stand beside each other, and each image also meets its own
+caption with one attribute changed (NegCLIP, Yuksekgonul et al. 2023, arXiv:2210.01936). Two helpers
+are thrown away after training: a sigmoid loss on single pairs (SigLIP, arXiv:2303.15343), which
+gives cosines one scale for all images, and a head that reads from the vector of an image or a
+caption what stands where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from datagen import models
+from datagen.bundled import _card, _open_clip, _scenes
+from datagen.preprocess import Geometry
+from datagen.sources.tinyworld.scene import BACKGROUNDS, POSITIONS
+
+Array = np.ndarray[Any, Any]
+
+SIDE = 64
+CONTEXT = 72
+#: Frames of a clip in a batch.
+FRAMES = 2
+CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 192,
+        "vision_cfg": {
+            "image_size": SIDE,
+            "layers": 4,
+            "width": 128,
+            "head_width": 32,
+            "patch_size": 8,
+            "pool_type": "avg",
+        },
+        "text_cfg": {
+            "context_length": CONTEXT,
+            "vocab_size": 0,
+            "hf_tokenizer_name": "tokenizer",
+            "width": 128,
+            "heads": 4,
+            "layers": 3,
+        },
+    },
+    "preprocess_cfg": {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
+}
+GEOMETRY = Geometry(SIDE, SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+#: Share of texts that get a word which the model does not know.
+_UNKNOWN_SHARE = 0.1
+
+
+class Batch(NamedTuple):
+    """n examples, of which m come with another caption.
+
+    pixels: float (frames, 3, side, side); owner: the example of each frame; tokens: (n + m,
+    length), right captions and then the others; others: (m), the example of each of these;
+    partial: bool (m), whether it is incomplete rather than wrong; images: bool (n), whether the
+    example is no clip; truth: (n, 46).
+    """
+
+    pixels: torch.Tensor
+    owner: torch.Tensor
+    tokens: torch.Tensor
+    others: torch.Tensor
+    partial: torch.Tensor
+    images: torch.Tensor
+    truth: torch.Tensor
+
+
+class Feed:
+    """Batches of ``size`` whole families; the same for the same seed and step."""
+
+    def __init__(
+        self, examples: _scenes.Examples, tokenizer: Any, seed: int, size: int, device: str
+    ) -> None:
+        self.examples = examples
+        self.seed, self.size, self.device = seed, size, device
+        self.unknown = int(tokenizer.convert_tokens_to_ids(_open_clip.UNKNOWN))
+        starts = np.flatnonzero(np.diff(examples.family, prepend=-1))
+        self.families = np.split(np.arange(len(examples.family)), starts[1:])
+        self.right = self._tokens(tokenizer, examples.right)
+        self.other = self._tokens(tokenizer, examples.other)
+
+    def _tokens(self, tokenizer: Any, texts: list[list[str]]) -> Array:
+        """int16 (examples, phrasings, CONTEXT)."""
+        flat = [text for row in texts for text in row]
+        found = np.zeros((len(flat), CONTEXT), np.int16)
+        for at in range(0, len(flat), 10_000):
+            part = tokenizer(
+                flat[at : at + 10_000], max_length=CONTEXT, padding="max_length", truncation=True
+            )
+            found[at : at + 10_000] = part["input_ids"]
+        return found.reshape(len(texts), -1, CONTEXT)
+
+    def batch(self, step: int) -> Batch:
+        """Batch number ``step``."""
+        epoch, at = divmod(step, max(1, len(self.families) // self.size))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.families))
+        chosen = [self.families[n] for n in order[at * self.size : (at + 1) * self.size]]
+        dice = np.random.default_rng([self.seed, epoch, at])
+        rows = np.concatenate(chosen)
+        # One phrasing for a family: its captions differ in nothing but what they tell.
+        phrasing = np.concatenate(
+            [np.full(len(one), dice.integers(self.right.shape[1])) for one in chosen]
+        )
+        data = self.examples
+        kept = [dice.permutation(number)[:FRAMES] for number in data.number[rows]]
+        frames = np.concatenate([data.start[row] + at for row, at in zip(rows, kept, strict=True)])
+        owner = np.repeat(np.arange(len(rows)), [len(one) for one in kept])
+        others = np.sort(dice.permutation(len(rows))[: len(rows) // 2])
+        tokens = np.concatenate(
+            [self.right[rows, phrasing], self.other[rows[others], phrasing[others]]]
+        )
+        self._interrupt(tokens, dice)
+        found = (
+            data.pixels[frames].transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1,
+            owner,
+            tokens.astype(np.int64),
+            others,
+            data.partial[rows[others], phrasing[others]],
+            data.number[rows] == 1,
+            data.truth[rows].astype(np.int64),
+        )
+        return Batch(*(torch.from_numpy(one).to(self.device) for one in found))
+
+    def _interrupt(self, tokens: Array, dice: np.random.Generator) -> None:
+        """Put an unknown word somewhere into some texts."""
+        for row in np.flatnonzero(dice.random(len(tokens)) < _UNKNOWN_SHARE):
+            end = int(tokens[row].argmax())
+            if end + 1 < CONTEXT:
+                at = int(dice.integers(1, end + 1))
+                tokens[row, at + 1 :] = tokens[row, at:-1].copy()
+                tokens[row, at] = self.unknown
+
+
+# ---------------------------------------------------------------- losses
+
+
+def helpers(width: int) -> nn.Module:
+    """What is needed in training only: the head that reads scenes, scale and bias of pairs."""
+    slots = sum(len(values) for values in _scenes.SLOTS.values()) + 1
+    out = len(POSITIONS) * slots + len(BACKGROUNDS)
+    made = nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, out))
+    made.register_parameter("pairs", nn.Parameter(torch.tensor([10.0, -5.0])))
+    return made
+
+
+def read_loss(values: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """How badly a head's ``values`` (n, out) tell what stands where (n, 46); mean cross entropy."""
+    cells, ground = truth[:, :-1].reshape(len(truth), len(POSITIONS), -1), truth[:, -1]
+    logits, ground_logits = values.split([values.shape[1] - len(BACKGROUNDS), len(BACKGROUNDS)], 1)
+    logits = logits.reshape(len(truth), len(POSITIONS), -1)
+    widths = [len(kind) for kind in _scenes.SLOTS.values()]
+    widths[0] += 1
+    total = functional.cross_entropy(ground_logits, ground)
+    for at, part in enumerate(logits.split(widths, dim=2)):
+        wanted = cells[:, :, at]
+        if at == 0:
+            # A shape more: none.
+            wanted = torch.where(wanted < 0, widths[0] - 1, wanted)
+        there = functional.cross_entropy(
+            part.flatten(0, 1), wanted.flatten(), ignore_index=_scenes.NOTHING
+        )
+        # Most places are empty.
+        total = total + there * (3 if at == 0 else 1)
+    return total
+
+
+def losses(model: Any, helper: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    """``clip``, ``pair`` and ``read``, each a mean, and ``right``, the share of images that are
+    nearer to their own caption than to any other of the batch."""
+    n = len(batch.images)
+    frames = functional.normalize(model.encode_image(batch.pixels).float(), dim=-1)
+    sums = torch.zeros(n, frames.shape[1], device=frames.device).index_add(0, batch.owner, frames)
+    images = functional.normalize(sums, dim=-1)
+    texts = functional.normalize(_open_clip.encode_text(model, batch.tokens).float(), dim=-1)
+    cosines = images @ texts.T
+    # An incomplete caption is right for its image and perhaps for others.
+    hidden = functional.pad(batch.partial, (n, 0))
+    scores = (cosines * model.logit_scale.exp()).masked_fill(hidden, -1e4)
+    own = torch.arange(n, device=scores.device)
+    clip = functional.cross_entropy(scores, own) + functional.cross_entropy(scores[:, :n].T, own)
+    # Images with their captions, with those told otherwise, and with those of the scene beside.
+    plain = batch.images & batch.images.roll(-1)
+    second = torch.arange(n, texts.shape[0], device=own.device)
+    pairs = [cosines[own, own], cosines[batch.others, second], cosines[own, own.roll(-1)][plain]]
+    labels = [torch.ones_like(pairs[0]), batch.partial.float(), torch.zeros_like(pairs[2])]
+    scale, bias = helper.pairs
+    pair = functional.binary_cross_entropy_with_logits(
+        torch.cat(pairs) * scale + bias, torch.cat(labels)
+    )
+    both = torch.cat([images[batch.images], texts[:n][batch.images]])
+    read = read_loss(helper(both).float(), batch.truth[batch.images].repeat(2, 1))
+    right = (scores.argmax(dim=1) == own).float().mean()
+    return {"clip": clip / 2, "pair": pair, "read": read, "right": right}
+
+
+# ---------------------------------------------------------------- training
+
+
+def rate(step: int, steps: int, peak: float) -> float:
+    """The learning rate: it rises for 60 steps, and falls in the last third."""
+    rest = (steps - step) / max(1, steps // 3)
+    return peak * min(1.0, (step + 1) / 60, rest)
+
+
+def build(words: list[str]) -> tuple[Any, dict[str, Any], Any]:
+    """A model with random weights, its configuration, and its tokenizer."""
+    models.prepare()
+    import open_clip
+
+    tokenizer = _open_clip.word_tokenizer(words, CONTEXT)
+    text = {**CONFIG["model_cfg"]["text_cfg"], "vocab_size": len(tokenizer)}
+    config = {**CONFIG, "model_cfg": {**CONFIG["model_cfg"], "text_cfg": text}}
+    return open_clip.CLIP(**config["model_cfg"]), config, tokenizer
+
+
+def optimizer(model: Any, helper: Any) -> torch.optim.Optimizer:
+    """AdamW; weight decay for matrices only."""
+    parameters = [*model.parameters(), *helper.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+
+def train(model: Any, feed: Feed, args: argparse.Namespace) -> float:
+    """Train ``model`` in place, from the last checkpoint where there is one; minutes in all."""
+    helper = helpers(CONFIG["model_cfg"]["embed_dim"]).to(args.device)
+    model.to(args.device).train()
+    optimizer_ = optimizer(model, helper)
+    path = os.path.join(args.work, "checkpoint.pt")
+    parts = {"model": model, "helper": helper, "optimizer": optimizer_}
+    first, seconds = 0, 0.0
+    if os.path.exists(path):
+        saved = torch.load(path, map_location=args.device, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        first, seconds = saved["step"], saved["seconds"]
+        print(f"goes on from step {first}", flush=True)
+    began = stamp = time.monotonic()
+    for step in range(first, args.steps):
+        for group in optimizer_.param_groups:
+            group["lr"] = rate(step, args.steps, args.rate)
+        with torch.autocast(args.device.split(":")[0], torch.bfloat16, args.precision == "bf16"):
+            found = losses(model, helper, feed.batch(step))
+        loss = found["clip"] + 0.5 * found["pair"] + 0.1 * found["read"]
+        optimizer_.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([*model.parameters(), *helper.parameters()], 1.0)
+        optimizer_.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        now = time.monotonic()
+        if step % 10 == 0:
+            told = "  ".join(f"{name} {float(value.detach()):.3f}" for name, value in found.items())
+            print(f"{step:5d}  {(seconds + now - began) / 60:5.1f} min  {told}", flush=True)
+        if now - stamp > 120 or step + 1 == args.steps:
+            stamp = now
+            states = {name: part.state_dict() for name, part in parts.items()}
+            extra = {"step": step + 1, "seconds": seconds + now - began}
+            _open_clip.checkpoint(path, {**states, **extra})
+    return (seconds + time.monotonic() - began) / 60
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m datagen.bundled.train_tinyclip", description="Train bundled:tinyclip."
+    )
+    parser.add_argument("--out", required=True, help="folder that the model is written to")
+    parser.add_argument("--work", help="folder of scenes and checkpoints; OUT.work by default")
+    parser.add_argument("--seed", type=int, default=0, help="of the world and the weights")
+    parser.add_argument("--scenes", type=int, default=80_000, help="scenes drawn")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--families", type=int, default=8, help="of 14 scenes or so, in a batch")
+    parser.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
+    parser.add_argument("--processes", type=int, default=2, help="that render")
+    parser.add_argument("--measured", type=int, default=1000, help="scenes that are measured")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as it likes")
+    args = parser.parse_args(given)
+    args.device = models.device(args.device)
+    args.work = args.work or f"{args.out.rstrip('/')}.work"
+    return args
+
+
+def main(given: list[str] | None = None) -> None:
+    """Render, train, write the folder, measure, write the card."""
+    args = arguments(given)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    world = _scenes.World(args.seed, args.scenes)
+    os.makedirs(args.work, exist_ok=True)
+    examples = _scenes.render(world, GEOMETRY, os.path.join(args.work, "scenes"), args.processes)
+    model, config, tokenizer = build(_scenes.vocabulary())
+    feed = Feed(examples, tokenizer, args.seed, args.families, args.device)
+    print(f"{len(examples.right)} scenes, {len(examples.pixels)} frames", flush=True)
+    minutes = train(model, feed, args)
+    _open_clip.save(args.out, model.eval(), config, tokenizer)
+    hardware = f"{torch.get_num_threads()} threads of {platform.machine()}"
+    if args.device != "cpu":
+        hardware = args.device
+    _card.write(
+        args.out,
+        "tinyclip.md.j2",
+        {
+            "seed": args.seed,
+            "command": f"python -m datagen.bundled.train_tinyclip --seed {args.seed} "
+            f"--scenes {args.scenes} --steps {args.steps} --families {args.families} "
+            f"--rate {args.rate:g} --precision {args.precision} --out tinyclip",
+            "hardware": hardware,
+            "minutes": round(minutes, 1),
+            "scenes": len(examples.right),
+            "clips": int((examples.number > 1).sum()),
+            "steps": args.steps,
+            "batch": round(len(examples.right) * args.families / len(feed.families)),
+            "parameters": sum(p.numel() for p in model.parameters()),
+        },
+        args.measured,
+    )
+
+
+if __name__ == "__main__":
+    main()
