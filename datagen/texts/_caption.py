@@ -29,6 +29,12 @@ DETERMINERS = (
     | frozenset(lexicon.NUMBERS)
 )
 _ADJECTIVES = lexicon.COLOURS | lexicon.QUALITIES | lexicon.MATERIALS | frozenset(lexicon.PLACES)
+#: What is done to something: "put it", "wash them".
+_OBJECTS = frozenset(["it", "them"])
+#: Words before a verb in a caption without articles: "hold pan and stir sauce".
+_BEFORE_VERB = lexicon.CONJUNCTIONS | frozenset(
+    ["to", "still", "continue", "continues", "keep", "keeps", "start", "stop", "finish"]
+)
 #: Words that only a noun can follow, perhaps after adjectives.
 _BEFORE_NOUN = DETERMINERS | _ADJECTIVES
 
@@ -115,12 +121,17 @@ def is_verb(caption: Caption, place: int) -> bool:
     # "the light turns green", "a blue square moves".
     after_noun = before in lexicon.ALSO_ADJECTIVES and word.endswith("s")
     relative = relative or (after_noun and verb_base(word) not in lexicon.ALSO_NOUNS)
-    follows_noun_sign = before in _BEFORE_NOUN and not relative
+    # "backless dresses"
+    follows_noun_sign = before in _BEFORE_NOUN or before.endswith("less")
+    follows_noun_sign = follows_noun_sign and not relative
     if word in lexicon.ING_NOUNS:
-        return before in lexicon.AUXILIARIES
+        opens = place == 0 and caption.after(1) in lexicon.ARTICLES
+        return before in lexicon.AUXILIARIES or (opens and verb_base(word) is not None)
     if is_ing(word):
         # "a standing crowd" and "running shoes" after an adjective; "two standing in a line" not.
         return not (follows_noun_sign and _plain(caption.after(place + 1)))
+    if verb_base(word) is None and _begins_order(caption, place):
+        return True
     if verb_base(word) is None:
         # "a dog frolics in the snow": an unknown -s after one who can act, before no noun.
         acts = before in lexicon.PEOPLE and word.endswith("s") and is_plural(word)
@@ -131,11 +142,29 @@ def is_verb(caption: Caption, place: int) -> bool:
         return False
     if not before:
         after = caption.after(place + 1)
-        return place == 0 and (caption.telegraphic or after in DETERMINERS)
+        return place == 0 and (caption.telegraphic or after in DETERMINERS | _OBJECTS)
+    if caption.telegraphic and before not in _BEFORE_VERB:
+        return False
     led = relative or is_plural(before) or before in lexicon.AUXILIARIES
     if word in lexicon.ALSO_NOUNS and not led:
         return before in lexicon.CONJUNCTIONS | lexicon.PRONOUNS | {"to"}
     return True
+
+
+def _begins_order(caption: Caption, place: int) -> bool:
+    """Whether an unknown word begins a caption as an order does: "lather the pan", "stem it"."""
+    word, after = caption.at(place), caption.after(place + 1)
+    known = (
+        lexicon.FUNCTION
+        | set(lexicon.NUMBERS)
+        | lexicon.ADVERBS
+        | lexicon.PEOPLE
+        | lexicon.QUALITIES
+        | {"all"}
+    )
+    begins = place == 0 and len(caption.words) > 1 and not caption.title
+    objects = lexicon.ARTICLES | lexicon.POSSESSIVES | _OBJECTS
+    return begins and after in objects and word not in known and not is_plural(word)
 
 
 def _plain(word: str) -> bool:
@@ -197,6 +226,11 @@ def _kind_of_word(caption: Caption, place: int) -> Word:
     if is_colour(word) or word in lexicon.QUALITIES:
         if heads:
             return Word.COLOUR if is_colour(word) else Word.QUALITY
+        # "a small pink square", "turn on light".
+        if word in lexicon.ALSO_ADJECTIVES and (before in _ADJECTIVES or caption.telegraphic):
+            return Word.NOUN
+        if word in lexicon.ALSO_COLOURS and caption.telegraphic:
+            return Word.NOUN
         if before in DETERMINERS and after not in ("and", "or"):
             return Word.NOUN
         return Word.COLOUR if is_colour(word) else Word.PREDICATE
@@ -265,6 +299,8 @@ def written(caption: Caption, place: int) -> str:
     surface, word = caption.surface[place], caption.words[place]
     if word in lexicon.PLACES or is_colour(word) or word.startswith("t-shirt"):
         return common(word)
+    if word in lexicon.MASS and surface[1:] == surface[1:].lower() and not caption.title:
+        return word
     inner_capital = surface[1:] != surface[1:].lower()
     begins = place == 0 or caption.stops[place - 1]
     keeps = caption.title or inner_capital or (surface[0].isupper() and not begins)
@@ -297,15 +333,18 @@ def noun_phrase(caption: Caption, start: int, phrase: str) -> tuple[str, str]:
     return phrase, (definite if many else phrase)
 
 
-def preposition_before(caption: Caption, start: int) -> str:
-    """The preposition of place that governs the noun at ``start``; empty where none does."""
-    if caption.title or caption.telegraphic:
+def preposition_before(caption: Caption, start: int, side: bool = False) -> str:
+    """The preposition of place that governs the noun at ``start``; empty where none does.
+
+    ``side``: the noun is one of SIDES, so that "to" and "from" say where as well.
+    """
+    if caption.title or (caption.telegraphic and not side):
         return ""
     place = phrase_start(caption, start)
     word = caption.before(place + 1)
     if word in DETERMINERS:
         word = caption.before(place)
-    return word if word in lexicon.WHERE else ""
+    return word if word in lexicon.WHERE or (side and word in ("to", "from")) else ""
 
 
 def _determiner(caption: Caption, start: int) -> str:

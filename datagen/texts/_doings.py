@@ -56,7 +56,10 @@ def subject_of(caption: Caption, verb: int) -> str:
         # "a woman wearing a black shirt laughs": the woman.
         held = is_ing(before) and start > 0
         if owned or not (before in lexicon.PREPOSITIONS or held):
-            return f"the {captions.written(caption, place)}"
+            worn = noun == "wearer" and caption.before(place) == "camera"
+            name = captions.written(caption, place)
+            # "C" is how some narrations call who wears the camera.
+            return "it" if len(name) == 1 else f"the {'camera ' if worn else ''}{name}"
         place = start - 1
     return "it"
 
@@ -121,6 +124,8 @@ def _goal(left: Span, right: Span) -> tuple[Kind, dict[str, str]] | None:
 
 def _led(caption: Caption, start: int, end: int) -> tuple[str, int, int, str] | None:
     """The preposition of a goal before a noun, its place, that of its verb, and the noun phrase."""
+    if end - start > 1 and caption.at(start) in lexicon.ARTICLES | lexicon.POSSESSIVES:
+        start += 1  # "to his left", "to the right"
     if not all(captions.in_noun_phrase(caption, place) for place in range(start, end)):
         return None
     at = captions.phrase_start(caption, start)

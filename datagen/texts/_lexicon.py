@@ -74,7 +74,8 @@ QUALITIES = _words(
     "fresh ripe raw striped checked checkered plaid spotted dotted printed "
     "patterned floral solid "
     "embroidered lit frozen paved steep flat wooden brick metallic transparent sleeveless hooded "
-    "casual formal sporty fast slow strong weak rich poor indoor outdoor strange funny"
+    "casual formal sporty fast slow strong weak rich poor indoor outdoor strange funny "
+    "check checks stripe stripes washed graphic"
 )
 #: Materials and other nouns used as adjectives: "a cotton shirt".
 MATERIALS = _words(
@@ -181,8 +182,23 @@ SIDES = _words(
     "left right top bottom centre center middle corner side front back foreground background "
     "distance air edge"
 )
+#: What titles call patterns, and how one says it before a noun.
+PATTERNS = {
+    **dict.fromkeys(["check", "checks"], "checked"),
+    **dict.fromkeys(["stripe", "stripes"], "striped"),
+}
+#: Units of measures, which are told with their number.
+UNITS = _words(
+    "kg g mg lb lbs oz ml cl dl l litre litres liter liters km m cm mm mile miles inch inches ft "
+    "foot feet yard yards metre metres meter meters degree degrees percent mph kmh kph hour hours "
+    "minute minutes second seconds day days week weeks month months year years dollar dollars"
+)
 #: Nouns that are also adjectives of the lists above.
 ALSO_ADJECTIVES = _words("light square")
+#: Things that one can hold or eat, and that are also colours.
+ALSO_COLOURS = _words("orange olive peach lime mustard cream lavender")
+#: Verbs of several syllables whose last one is stressed: "transferring".
+STRESSED = _words("transfer refer prefer occur begin admit submit permit commit equip patrol")
 #: Words in -ly that are no adverbs.
 LY_NOUNS = _words("family belly jelly bully butterfly dragonfly italy early lonely friendly silly")
 

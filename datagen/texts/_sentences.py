@@ -5,7 +5,7 @@ Slots: removed and added are bare words, r and a the same with the determiner th
 plural, many the head in the number of ``added``, in_r and in_a are r and a with the preposition
 before them, field is the name of a label. subject is who does it ("the man"), do and doing what
 ("walk", "walking"), do_r and do_a the two verbs, to_r and to_a the two places that a movement leads
-to. DOING, GOAL, RESULT and WHERE are replacements only.
+to. DOING, GOAL, RESULT, WHERE and WRITTEN are replacements only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Kind(StrEnum):
     FOR = "whom or what it is for"
     LABEL = "label"
     ANSWER = "answer to a question"
+    WRITTEN = "words that can be read in the picture"
     PLAIN = "words of one kind"
     QUOTED = "words of any kind"
 
@@ -188,6 +189,14 @@ REPLACE: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
             '"{added}" instead of "{removed}" as the answer to "{field}"',
             'when asked "{field}", the answer is now "{added}"',
         ),
+    ),
+    Kind.WRITTEN: (
+        (
+            'change the word "{removed}" to "{added}"',
+            'make it say "{added}" instead of "{removed}"',
+            'have it say "{added}", not "{removed}"',
+        ),
+        ('with the word "{added}" instead of "{removed}"',),
     ),
     Kind.PLAIN: (
         ("make it {added} rather than {removed}", "switch from {removed} to {added}"),

@@ -120,7 +120,9 @@ def _add_ing(base: str) -> str:
         return base[:-1] + "ing"
     if base.endswith("ic"):
         return base + "king"
-    one_syllable = len(re.findall("[aeiouy]+", base)) == 1
+    # A y before a vowel is a consonant: "kayak" has two syllables.
+    one_syllable = len(re.findall("(?:[aeiou]|y(?![aeiou]))+", base)) == 1
+    one_syllable = one_syllable or base in lexicon.STRESSED
     if one_syllable and re.search("[^aeiou][aeiouy][^aeiouwxy]$", f"-{base}"):
         return base + base[-1] + "ing"
     return base + "ing"

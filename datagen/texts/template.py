@@ -20,7 +20,9 @@ from datagen.errors import DatagenError, nearest
 from datagen.schema import Level
 from datagen.step import Context, RowOperator, Settings
 from datagen.texts import _caption as captions
-from datagen.texts._grammar import Reading, read_change
+from datagen.texts._grammar import read_change
+from datagen.texts._label import is_code
+from datagen.texts._places import Reading
 from datagen.texts._sentences import ADD, REMOVE, REPLACE
 
 #: Words that a user's template may use, and the slot behind each.
@@ -53,10 +55,14 @@ class TemplateSettings(Settings):
 class Template(RowOperator[TemplateSettings]):
     """Writes ``modification``. A pair is rejected as ``no_change_known`` (nothing says what
     changes, or too many words differ), ``no_visible_change`` ("is" for "are", "jumps" for
-    "jumping"), ``no_template_fits`` or ``too_long``.
+    "jumping"), ``only_codes`` (what differs are labels such as the id of a video),
+    ``no_template_fits`` or ``too_long``.
+
+    Labels that are codes are told beside no others, and texts that came with a pair (``pair:
+    given``) are not used: where nothing else says what changes, the captions are compared.
     """
 
-    version = 2
+    version = 3
     Settings = TemplateSettings
     levels = ("pairs",)
     result = "triplets"
@@ -94,6 +100,12 @@ class Template(RowOperator[TemplateSettings]):
         """The texts of a pair, or the rule and detail that reject it."""
         reference, target = _caption(row["references"]), _caption(row["targets"])
         changes = (row["evidence"] or {}).get("changes") or []
+        changes = [c for c in changes if not _is_whole_text(c)]
+        coded = [c for c in changes if is_code(c["field"] or "", c["removed"], c["added"])]
+        if coded and len(coded) == len(changes):
+            words = ", ".join(f"{c['field']}: {c['removed']} → {c['added']}" for c in coded)
+            return [], ("only_codes", f"no words, but names of things: {words}"[:200])
+        changes = [c for c in changes if c not in coded]
         if not changes:
             changes, why = _differences(reference, target, self.settings.max_changed_words)
             if not changes:
@@ -134,7 +146,16 @@ class Template(RowOperator[TemplateSettings]):
             return [_filled(own, words) for own in self._own if _fits(own, words)]
         table = REPLACE if reading.removed and reading.added else ADD if reading.added else REMOVE
         orders, remarks = table[reading.kind]
-        return [_filled(text, reading.slots) for text in (*orders, *(remarks if alone else ()))]
+        chosen = (*orders, *(remarks if alone else ()))
+        if reading.slots.get("subject") == "it":
+            # "make it turn red", but no "it turning red".
+            chosen = tuple(text for text in chosen if not text.startswith("{subject}"))
+        return [_filled(text, reading.slots) for text in chosen]
+
+
+def _is_whole_text(change: dict[str, Any]) -> bool:
+    """Whether a change is a text that came with the pair: ``text: given`` takes those."""
+    return change["field"] == "text" and not change["removed"]
 
 
 def _caption(members: list[dict[str, Any]] | None) -> str:
