@@ -169,6 +169,15 @@ def triplets(path: str) -> Triplets:
     )
 
 
+def negatives_used(path: str) -> set[str]:
+    """Ids of the items that are negatives of kept triplets."""
+    found: set[str] = set()
+    for batch in batches(path, ["negatives.item.id", "verdict"]):
+        if "negatives" in batch.column_names:
+            found.update(pc.unique(flat(kept(batch), "negatives", "item", "id")).to_pylist())
+    return found
+
+
 _FIELDS = ("id", "source", *(f"media.{name}" for name in MEDIA))
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from datagen.report import _columns
 from datagen.report._columns import MEDIA
-from datagen.report._numbers import Array, share, summary
+from datagen.report._numbers import share, summary
 
 #: Labels that name the licence of an item.
 LICENCES = ("license", "licence")
@@ -83,10 +83,10 @@ def of_recipe(recipe: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def sources(recipe: Mapping[str, Any], items: pd.DataFrame, used: Array) -> list[dict[str, Any]]:
+def sources(recipe: Mapping[str, Any], items: pd.DataFrame, used: set[str]) -> list[dict[str, Any]]:
     """Per source: what it is, items that it gave and that triplets use, and its licences.
 
-    items: see :func:`listed`; used: ids of the items that kept triplets use.
+    items: see :func:`listed`; used: ids of the items that kept triplets use in any role.
     """
     taken = items["id"].isin(used)
     known = dict(of_recipe(recipe))

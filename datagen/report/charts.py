@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,8 @@ LONG = 0.995
 class Histogram:
     """A score: counts per bin and verdict, bin edges, and the bounds of the filter, if any.
 
-    level: what has the score; step: the filter that measured it, or "".
+    level: what has the score; step: the filter that measured it, or ""; beyond: bounds so far
+    from every value that the chart does not reach them; whole: a bin is one whole number.
     """
 
     score: str
@@ -41,7 +42,9 @@ class Histogram:
     edges: list[float]
     counts: dict[str, list[int]]
     bounds: dict[str, float] = field(default_factory=dict)
+    beyond: dict[str, float] = field(default_factory=dict)
     missing: int = 0
+    whole: bool = False
 
     @property
     def highest(self) -> int:
@@ -91,7 +94,7 @@ def histograms(run: Run, shown: pa.Table) -> list[Histogram]:
         at = pc.index_in(verdicts["id"], value_set=given["id"].combine_chunks())
         for name in given.column_names[1:]:
             values = given[name].combine_chunks().take(at.combine_chunks())
-            bounds = thresholds(run, entry["id"])
+            bounds = thresholds(run, entry["id"], name)
             found.append(histogram(name, level, entry["id"], values, verdicts["verdict"], bounds))
     known = {one.score for one in found}
     known |= {f"{name}_{side}" for name in known for side in ("reference", "target")}
@@ -122,13 +125,22 @@ def histogram(
     bounds: Mapping[str, float],
     bins: int = BINS,
 ) -> Histogram:
-    """Count ``values`` per bin and verdict; bins reach over the values and the bounds."""
+    """Count ``values`` per bin and verdict; bins reach over the values and the bounds near them.
+
+    A score that counts something has a bin for each number, where there are few.
+    """
     numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
     names = np.asarray(verdicts.to_pylist(), dtype=object)
     known = np.isfinite(numbers)
-    reach = [*numbers[known].tolist(), *bounds.values()] or [0.0]
-    least, most = min(reach), max(reach)
-    if least == most:
+    least, most = (numbers[known].min(), numbers[known].max()) if known.any() else (0.0, 0.0)
+    room = max(most - least, abs(most), abs(least))
+    near = {name: at for name, at in bounds.items() if least - room <= at <= most + room}
+    least, most = float(min([least, *near.values()])), float(max([most, *near.values()]))
+    whole = bool(known.any()) and not (numbers[known] % 1).any() and most - least < bins
+    if whole:
+        least, most = np.floor(least) - 0.5, np.ceil(most) + 0.5
+        bins = round(most - least)
+    elif least == most:
         least, most = least - 0.5, most + 0.5
     edges = np.linspace(least, most, bins + 1)
     counts = {
@@ -136,37 +148,48 @@ def histogram(
         for verdict in VERDICTS
         if verdict == schema.KEPT or (known & (names == verdict)).any()
     }
-    missing = int((~known).sum())
-    return Histogram(score, level, step, edges.tolist(), counts, dict(bounds), missing)
+    return Histogram(
+        *(score, level, step, edges.tolist(), counts, near),
+        beyond={name: at for name, at in bounds.items() if name not in near},
+        missing=int((~known).sum()),
+        whole=whole,
+    )
 
 
-def thresholds(run: Run, step: str) -> dict[str, float]:
-    """``low`` and ``high`` of the filter ``step``: as the recipe says, else its defaults.
+def thresholds(run: Run, step: str, score: str) -> dict[str, float]:
+    """Bounds of ``score`` by the filter ``step``: as the recipe says, else its defaults.
 
+    These are its settings ``low`` and ``high``, or ``min_words`` and ``max_words`` for words.
     Defaults are looked up for the filters of this package alone: a page runs no code of others.
     """
+    name = score.removeprefix("score_")
+    bounds = {"low": "low", "high": "high", f"min_{name}": "low", f"max_{name}": "high"}
     steps = run.note["recipe"].get("steps") or []
-    for name, given in zip(recipe_file.step_ids(steps), steps, strict=True):
+    for known, given in zip(recipe_file.step_ids(steps), steps, strict=True):
         settings = given.get("filter")
-        if name != step or not isinstance(settings, dict):
+        if known != step or not isinstance(settings, dict):
             continue
-        settings = {**_defaults(str(settings.get("op", ""))), **settings}
+        settings = {**_defaults(str(settings.get("op", "")), bounds), **settings}
         return {
-            bound: float(settings[bound])
-            for bound in ("low", "high")
-            if isinstance(settings.get(bound), (int, float)) and np.isfinite(settings[bound])
+            bound: float(settings[setting])
+            for setting, bound in bounds.items()
+            if _number(settings.get(setting))
         }
     return {}
 
 
-def _defaults(op: str) -> dict[str, Any]:
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and bool(np.isfinite(value))
+
+
+def _defaults(op: str, names: Iterable[str]) -> dict[str, Any]:
     if ":" in op:
         return {}
     try:
         fields = registry.find("filter", op).Settings.model_fields
     except DatagenError:
         return {}
-    return {name: fields[name].default for name in ("low", "high") if name in fields}
+    return {name: fields[name].default for name in names if name in fields}
 
 
 def densities(shown: pa.Table, most: int = 4) -> list[Density]:
@@ -211,13 +234,14 @@ def density(score: str, words: Array, values: Array, verdicts: Array) -> Density
     return replace(made, cells=cells)
 
 
-def ticks(least: float, most: float, wanted: int = 5) -> list[float]:
-    """Round numbers from ``least`` to ``most``, about ``wanted`` of them."""
+def ticks(least: float, most: float, wanted: int = 5, whole: bool = False) -> list[float]:
+    """Round numbers (whole ones alone) from ``least`` to ``most``, about ``wanted`` of them."""
     step = (most - least) / max(1, wanted)
     if not step > 0:
         return [least]
     size = 10.0 ** np.floor(np.log10(step))
     step = next((size * n for n in (1, 2, 2.5, 5) if size * n >= step), size * 10)
+    step = max(1.0, np.ceil(step)) if whole else step
     first = np.ceil(least / step - 1e-9)
     last = np.floor(most / step + 1e-9)
     return [float(round(n * step, 12)) for n in np.arange(first, last + 1)]

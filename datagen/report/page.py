@@ -218,19 +218,34 @@ def _notes(gathered: Gathered, album: Album) -> list[str]:
     listed, total = gathered.rows.num_rows, gathered.total
     if not total:
         return []
-    names = [level for level in ("triplets", "pairs", "items") if _has(gathered, level)]
-    what = " and ".join(names)
+    what = " and ".join(_counted(gathered))
     first = (
-        f"All {total:,} {what} are listed"
+        f"All {what} are listed"
         if listed == total
-        else (f"{listed:,} of {total:,} {what} are listed, a fair sample of each verdict and rule")
+        else f"{listed:,} of {what} are listed, a fair sample of each verdict and rule"
     )
     drawn = len(album.places) - album.faults.total()
-    notes = [f"{first}. Pictures of {drawn:,} items are in the page."]
+    pictures = f" Pictures of {drawn:,} items are in the page." if album.places else ""
+    notes = [f"{first}.{pictures}"]
     if album.faults:
         reasons = ", ".join(f"{n:,} {_words(why)}" for why, n in album.faults.most_common())
         notes.append(f"{album.faults.total():,} items could not be read again: {reasons}.")
     return notes
+
+
+def _counted(gathered: Gathered) -> list[str]:
+    """``152 triplets``, ``30 rejected pairs``: rows of each level, and which of them these are."""
+    found = []
+    for level in ("triplets", "pairs", "items"):
+        parts = {
+            verdict: number
+            for verdict in (schema.KEPT, schema.REJECTED, schema.FAILED)
+            if (number := gathered.number(level, verdict))
+        }
+        of = "" if schema.KEPT in parts else f"{' or '.join(parts)} "
+        if parts:
+            found.append(f"{sum(parts.values()):,} {of}{level}")
+    return found
 
 
 def _section(section: Section) -> dict[str, Any]:

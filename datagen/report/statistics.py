@@ -44,7 +44,7 @@ def statistics(run: Run) -> dict[str, Any]:
     items = _items.listed(store.join(source, "table.parquet")) if source else None
     steps = _steps.described(run)
     lines = _steps.provenance(path) if path else []
-    used = rows.items["id"].to_numpy() if rows else np.zeros(0, dtype=object)
+    used = {*rows.items["id"], *_columns.negatives_used(path)} if rows and path else set()
     return {
         "format": "datagen-statistics",
         "version": VERSION,

@@ -208,9 +208,24 @@ def test_scores_of_items_are_shown_for_references_and_targets(tmp_path):
 
 def test_bounds_come_from_the_recipe_then_from_the_filter(made):
     run, _ = made
-    assert charts.thresholds(run, "similarity") == {"low": 0.3}
-    assert charts.thresholds(run, "clip_score") == {"low": 0.2, "high": 0.36}
-    assert charts.thresholds(run, "text") == {}
+    assert charts.thresholds(run, "similarity", "score_similarity_caption") == {"low": 0.3}
+    assert charts.thresholds(run, "clip_score", "score_clip") == {"low": 0.2, "high": 0.36}
+    assert charts.thresholds(run, "text", "score_words") == {}
+    run.note["recipe"]["steps"][3] = {"filter": {"op": "text_quality", "min_words": 3}}
+    found = [charts.thresholds(run, "text_quality", f"score_{n}") for n in ("words", "copied")]
+    assert found == [{"low": 3.0, "high": 60.0}, {}]
+
+
+def test_a_score_that_counts_has_a_bar_for_each_number_and_no_room_for_far_bounds():
+    words = pa.array([4.0, 4.0, 5.0, 9.0])
+    verdicts = pa.array(["kept", "kept", "rejected", "kept"])
+    made = charts.histogram("score_words", "triplets", "q", words, verdicts, {"low": 3, "high": 60})
+    assert (made.edges[0], made.edges[-1], len(made.edges)) == (2.5, 9.5, 8)
+    assert made.counts == {"kept": [0, 2, 0, 0, 0, 0, 1], "rejected": [0, 0, 1, 0, 0, 0, 0]}
+    assert (made.bounds, made.beyond) == ({"low": 3}, {"high": 60})
+    assert charts.ticks(2.5, 9.5, whole=True) == [4.0, 6.0, 8.0]
+    same = charts.histogram("s", "triplets", "q", words[:2], verdicts[:2], {})
+    assert (same.edges, same.counts["kept"]) == ([3.5, 4.5], [2])
 
 
 def test_a_density_holds_every_text_once():

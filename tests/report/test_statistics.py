@@ -222,6 +222,10 @@ def test_sources_tell_their_licence_from_the_recipe_or_from_labels(tmp_path):
     assert (a["items"], a["items_used"], a["items_without_licence"]) == (4, 1, 2)
     assert a["licences_of_items"] == [{"value": "MIT", "count": 2, "share": 0.5}]
     assert (b["license"], b["items"], b["items_used"]) == ("CC0-1.0", 3, 1)
+    # The shards hold the media of negatives too.
+    row = tiny_run.triplet([items[0]], [items[2]], "red", negatives=[("mined", items[3])])
+    run = tiny_run.write(tmp_path, items, [row], recipe={**tiny_run.RECIPE, "source": source})
+    assert [one["items_used"] for one in statistics(run)["sources"]] == [2, 1]
 
 
 def test_licence_labels_are_found_under_either_spelling_and_broken_labels_pass():

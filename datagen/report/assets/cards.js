@@ -129,13 +129,27 @@ function figure(member, role) {
   return shown;
 }
 
+// So many members of a role are shown at once; the others when asked for.
+const MOST = 6;
+
 function members(list, role) {
   const several = list.length > 1;
-  return el(
-    "div",
-    { class: `members ${role}` },
-    ...list.map((member, at) => figure(member, several ? `${role} ${at + 1}` : role)),
-  );
+  const figures = (part, from) =>
+    part.map((member, at) => figure(member, several ? `${role} ${from + at + 1}` : role));
+  const box = el("div", { class: `members ${role}` }, ...figures(list.slice(0, MOST), 0));
+  const rest = list.slice(MOST);
+  if (rest.length) {
+    const more = el("button", { type: "button", class: "plain more" }, `${rest.length} more`);
+    more.addEventListener("click", () => {
+      const added = figures(rest, MOST);
+      more.replaceWith(...added);
+      const first = added[0].querySelector(".tile");
+      first.tabIndex = 0;
+      first.focus({ preventScroll: true });
+    });
+    box.append(more);
+  }
+  return box;
 }
 
 function chips(facts) {
@@ -191,6 +205,7 @@ function scoreList(scores) {
 
 function card(row, facts, scores, open) {
   const more = negatives(row);
+  const many = row.targets.length > 1 || row.references.length > 2;
   const details = el("button", { type: "button", class: "plain details" }, "Details");
   details.addEventListener("click", open);
   // Reference, text and target read as one line: the text stands over the arrow.
@@ -203,7 +218,7 @@ function card(row, facts, scores, open) {
   const middle = el("div", { class: "middle" }, flow, actions);
   const made = el(
     "article",
-    { class: `card ${facts.verdict}`, tabindex: -1, "data-id": facts.id },
+    { class: `card ${facts.verdict}${many ? " several" : ""}`, tabindex: -1, "data-id": facts.id },
     members(row.references, "reference"),
     middle,
     row.targets.length ? members(row.targets, "target") : null,

@@ -339,6 +339,8 @@ async function start() {
   FACETS.forEach(fill);
   controls.pictured.closest("label").hidden = index.pictured.every((one) => one === index.pictured[0]);
   controls.sort.replaceChildren(...orders().map(([value, label]) => el("option", { value }, label)));
+  // Where no row has a score, no room is kept for them.
+  list.classList.toggle("bare", !meta.scores.length && index.mined.every((one) => one === null));
   read(location.hash.slice(1));
   listen();
   await show();
