@@ -112,10 +112,7 @@ class Clips:
         """
         indices = [_Index(self.hashes[:, frame], near.radius) for frame in range(COUNT)]
         stands = np.arange(len(self))
-        company = np.zeros(len(self), bool)
-        for index in indices:
-            company |= index.company
-        for one in np.flatnonzero(company).tolist():
+        for one in np.flatnonzero(_company(indices)).tolist():
             others = np.unique(np.concatenate([index.kept_near(one) for index in indices]))
             alike = others[self.alike(one, others, near)]
             if len(alike):
@@ -124,6 +121,24 @@ class Clips:
             for index in indices:
                 index.keep(one)
         return stands
+
+    def groups(self, near: Nearness) -> Array:
+        """Connected components of clips under "near-duplicates": int64[n], the smallest index of
+        each clip's component.
+        """
+        indices = [_Index(self.hashes[:, frame], near.radius) for frame in range(COUNT)]
+        label = np.arange(len(self))
+        seen = np.zeros(len(self), bool)
+        for first in np.flatnonzero(_company(indices)).tolist():
+            waiting = [] if seen[first] else [first]
+            seen[first] = True
+            while waiting:
+                one = waiting.pop()
+                others = np.unique(np.concatenate([index.near(one, ~seen) for index in indices]))
+                found = others[self.alike(one, others, near)]
+                seen[found], label[found] = True, first
+                waiting.extend(found.tolist())
+        return label
 
 
 class _Index:
@@ -139,6 +154,23 @@ class _Index:
         #: Clips that have another one near by this frame: bool[n].
         self.company = ((sizes > 1) | (np.diff(self._begin) > 0))[self._place]
         self._kept: dict[int, list[int]] = {}
+        # Clips by the number of their hash, and of those looked up by `near` the ones left.
+        self._members = np.argsort(self._place, kind="stable")
+        self._starts = np.append(0, np.cumsum(sizes))
+        self._left: dict[int, Array] = {}
+
+    def near(self, one: int, among: Array) -> Array:
+        """Clips whose frame has a hash near that of ``one``, of those ``among`` (bool[n]), which
+        may lose clips from one call to the next but not gain any.
+        """
+        parts = [self._members[:0]]
+        for place in self._around(one):
+            left = self._left.get(place)
+            if left is None:
+                left = self._members[self._starts[place] : self._starts[place + 1]]
+            self._left[place] = left[among[left]]
+            parts.append(self._left[place])
+        return np.concatenate(parts)
 
     def keep(self, one: int) -> None:
         self._kept.setdefault(int(self._place[one]), []).append(one)
@@ -148,11 +180,20 @@ class _Index:
         return np.array([other for part in self._parts(one) for other in part], dtype=np.int64)
 
     def _parts(self, one: int) -> Iterator[list[int]]:
-        own = int(self._place[one])
-        near = self._there[self._begin[own] : self._begin[own + 1]]
-        for place in (own, *near.tolist()):
+        for place in self._around(one):
             if place in self._kept:
                 yield self._kept[place]
+
+    def _around(self, one: int) -> list[int]:
+        """Numbers of the hashes near that of ``one``, its own first."""
+        own = int(self._place[one])
+        return [own, *self._there[self._begin[own] : self._begin[own + 1]].tolist()]
+
+
+def _company(indices: Sequence[_Index]) -> Array:
+    """Clips that have another one near by any of their frames: bool[n]."""
+    found: Array = np.any([index.company for index in indices], axis=0)
+    return found
 
 
 def _from_arrow(column: pa.ChunkedArray) -> Array:

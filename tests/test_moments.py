@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,18 @@ def brute_near(hashes: Array, tones: Array, seconds: Array, near: Nearness, a: i
     )
 
 
+def made_up(count: int, seed: int) -> tuple[Array, Array, Array]:
+    """Hashes, tones and durations of clips of which some are near others."""
+    rng = np.random.default_rng(seed)
+    bases = rng.integers(0, 2**64, (max(1, count // 6), COUNT), dtype=np.uint64)
+    bases[rng.random(bases.shape) < 0.3] = perceptual.FLAT
+    hashes = bases[rng.integers(0, len(bases), count)]
+    for _ in range(8):
+        flip = np.uint64(1) << rng.integers(0, 64, hashes.shape, dtype=np.uint64)
+        hashes = np.where(rng.random(hashes.shape) < 0.5, hashes ^ flip, hashes)
+    return hashes, 100 + rng.integers(0, 24, hashes.shape), rng.choice([1.0, 1.1, 2.0], count)
+
+
 @given(
     count=st.integers(0, 30),
     seed=st.integers(0, 10_000),
@@ -57,15 +70,7 @@ def brute_near(hashes: Array, tones: Array, seconds: Array, near: Nearness, a: i
 def test_the_greedy_choice_is_that_of_brute_force(
     count: int, seed: int, radius: int, tolerance: int | None, duration: float
 ) -> None:
-    rng = np.random.default_rng(seed)
-    bases = rng.integers(0, 2**64, (max(1, count // 6), COUNT), dtype=np.uint64)
-    bases[rng.random(bases.shape) < 0.3] = perceptual.FLAT
-    hashes = bases[rng.integers(0, len(bases), count)]
-    for _ in range(8):
-        flip = np.uint64(1) << rng.integers(0, 64, hashes.shape, dtype=np.uint64)
-        hashes = np.where(rng.random(hashes.shape) < 0.5, hashes ^ flip, hashes)
-    tones = 100 + rng.integers(0, 24, hashes.shape)
-    seconds = rng.choice([1.0, 1.1, 2.0], count)
+    hashes, tones, seconds = made_up(count, seed)
     near = Nearness(radius, tolerance, duration)
     expected: list[int] = []
     for one in range(count):
@@ -77,6 +82,27 @@ def test_the_greedy_choice_is_that_of_brute_force(
 
         expected.append(min(found, key=apart) if found else one)
     assert clips(hashes, tones, seconds).keep_first(near).tolist() == expected
+
+
+@given(
+    count=st.integers(0, 30),
+    seed=st.integers(0, 10_000),
+    radius=st.integers(0, 12),
+    tolerance=st.sampled_from([None, 0, 16]),
+    duration=st.sampled_from([0.0, 0.2, 1.0]),
+)
+@settings(max_examples=120, deadline=None)
+def test_groups_are_the_components_of_brute_force(
+    count: int, seed: int, radius: int, tolerance: int | None, duration: float
+) -> None:
+    hashes, tones, seconds = made_up(count, seed)
+    near = Nearness(radius, tolerance, duration)
+    expected = list(range(count))
+    for one, other in itertools.combinations(range(count), 2):
+        if brute_near(hashes, tones, seconds, near, one, other):
+            low, high = sorted((expected[one], expected[other]))
+            expected = [low if group == high else group for group in expected]
+    assert clips(hashes, tones, seconds).groups(near).tolist() == expected
 
 
 def test_the_signature_is_that_of_imagehash_and_the_colours_of_five_even_frames() -> None:

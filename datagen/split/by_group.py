@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from datagen import perceptual, schema
+from datagen import moments, perceptual, schema
 from datagen.errors import DatagenError
 from datagen.schema import Level
 from datagen.split._sides import Graph, connected, place
@@ -36,7 +36,6 @@ from datagen.step import (
 Array = np.ndarray[Any, Any]
 
 SIDES = ("train", "val", "test")
-MEASURED = ("phash", "colours")
 #: Rows whose lists are rebuilt at once; keeps every Arrow string array far below 2 GB.
 ROWS = 32768
 
@@ -44,12 +43,14 @@ ROWS = 32768
 class ByGroupSettings(Settings):
     """``train``, ``val``, ``test``: shares of the triplets that remain; they sum to 1.
 
-    ``near_duplicates``: keep together what the filter ``duplicates`` calls near-duplicates: at
-    most ``radius`` of the 64 bits of the perceptual hash apart, and no colour by more than
-    ``tolerance`` (levels of 255; null: any colours, so that the colour variants of a product stay
-    together as well). ``group_by``: keep together the items with an equal value of this label.
-    ``max_lost``: the share of triplets that may be given up to reach the shares; where that is
-    not enough, val and test stay smaller.
+    ``near_duplicates``: keep together what the filter ``duplicates`` calls near-duplicates.
+    ``radius``: how many of the 64 bits of their perceptual hashes differ, at most. ``tolerance``:
+    by how much any of their colours differs, at most (levels of 255; null: any colours, so that
+    the colour variants of a product stay together as well). Of clips both are means over five
+    frames. ``duration``: by which share of the longer clip the lengths of two clips differ, at
+    most. ``group_by``: keep together the items with an equal value of this label. ``max_lost``:
+    the share of triplets that may be given up to reach the shares; where that is not enough, val
+    and test stay smaller.
     """
 
     train: float = Field(0.98, ge=0, le=1)
@@ -58,6 +59,7 @@ class ByGroupSettings(Settings):
     near_duplicates: bool = True
     radius: int = Field(6, ge=0, le=32)
     tolerance: int | None = Field(perceptual.TOLERANCE, ge=0, le=255)
+    duration: float = Field(moments.DURATION, ge=0, le=1)
     group_by: str | None = None
     max_lost: float = Field(0.5, ge=0, le=1)
 
@@ -72,6 +74,7 @@ class ByGroupSettings(Settings):
 class ByGroup(TableOperator[ByGroupSettings]):
     """Adds ``split``; rejects rows that cross sides, removes negatives of another side."""
 
+    version = 2
     Settings = ByGroupSettings
     levels = ("pairs", "triplets")
 
@@ -116,16 +119,34 @@ class ByGroup(TableOperator[ByGroupSettings]):
         return connected(len(names), left, right) if names else np.empty(0, np.int64)
 
     def _near(self, items: pa.Table, at: Array) -> tuple[Array, Array]:
-        """Items with a hash, and a number for each group of near-duplicates."""
-        hashed = (at >= 0) & items["phash"].is_valid().to_numpy(zero_copy_only=False)
-        chosen = items.select([name for name in MEASURED if name in items.column_names])
-        chosen = chosen.filter(pa.array(hashed))
-        # Where some colours are not known, any may be the same: hashes alone keep more together.
-        known = "colours" in chosen.column_names and not chosen["colours"].null_count
-        cells = perceptual.from_arrow(chosen["colours"]) if known else None
-        radius, tolerance = self.settings.radius, self.settings.tolerance
-        groups = perceptual.near_groups(_hashes(chosen["phash"]), radius, cells, tolerance)
+        """Items with a hash, and a number for each group of near-duplicates.
+
+        Clips are those with ``moments``; a clip and an image are never near-duplicates. In a
+        table without that column the hash of a clip's middle frame is all there is to compare.
+        """
+        hashed = (at >= 0) & _valid(items["phash"])
+        chosen = items.filter(pa.array(hashed))
+        is_clip = np.zeros(len(chosen), bool)
+        if "moments" in chosen.column_names:
+            is_clip = _valid(chosen["moments"])
+        groups = np.empty(len(chosen), np.int64)
+        groups[~is_clip] = self._images(chosen.filter(pa.array(~is_clip)))
+        if is_clip.any():
+            groups[is_clip] = len(chosen) + self._clips(chosen.filter(pa.array(is_clip)))
         return at[hashed], groups
+
+    def _images(self, images: pa.Table) -> Array:
+        # Where some colours are not known, any may be the same: hashes alone keep more together.
+        known = "colours" in images.column_names and not images["colours"].null_count
+        cells = perceptual.from_arrow(images["colours"]) if known else None
+        radius, tolerance = self.settings.radius, self.settings.tolerance
+        return perceptual.near_groups(_hashes(images["phash"]), radius, cells, tolerance)
+
+    def _clips(self, clips: pa.Table) -> Array:
+        limits = self.settings
+        near = moments.Nearness(limits.radius, limits.tolerance, limits.duration)
+        seconds = [place and place["seconds"] for place in clips["media"].to_pylist()]
+        return moments.Clips(clips["moments"], seconds).groups(near)
 
     def _groups(self, items: pa.Table, at: Array) -> tuple[Array, Array]:
         """Items with the label ``group_by``, and a number for each distinct value."""
@@ -208,6 +229,11 @@ def _listed(column: pa.ChunkedArray, field: str | list[str]) -> tuple[Array, lis
         counts.append(lengths.to_numpy(zero_copy_only=False).astype(np.int64))
         values.append(pc.struct_field(chunk.flatten(), field))
     return np.repeat(np.arange(len(column)), np.concatenate(counts)), values
+
+
+def _valid(column: pa.ChunkedArray) -> Array:
+    valid: Array = column.is_valid().to_numpy()
+    return valid
 
 
 def _hashes(column: pa.ChunkedArray) -> Array:

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from datagen import colours, registry, schema
+from datagen import colours, moments, registry, schema
 from datagen.errors import DatagenError
 from datagen.filters.duplicates import Duplicates, DuplicatesSettings
 from datagen.split.by_group import ByGroup, ByGroupSettings
@@ -23,6 +23,7 @@ from datagen.step import Context, Result, Tables
 
 MEASURED = [pa.field("phash", pa.uint64()), pa.field("colours", pa.binary(colours.BYTES))]
 ITEMS = pa.schema([*schema.ITEMS, *MEASURED])
+OF_CLIPS = pa.schema([*ITEMS, pa.field("moments", pa.large_binary())])
 
 
 def item(
@@ -32,6 +33,15 @@ def item(
     grid = None if phash is None else bytes([tone]) * colours.BYTES
     told = {"captions": [], "labels": json.dumps(labels or {})}
     return {"id": name, **told, "phash": phash, "colours": grid}
+
+
+def film(name: str, hashes: list[int], tone: int = 0, seconds: float | None = 2.0) -> Any:
+    """A clip of frames with these hashes, all of one grey ``tone``."""
+    place = {"modality": "video", "seconds": seconds}
+    whole = b"".join(value.to_bytes(8, "little") for value in hashes)
+    whole += moments.COUNT * bytes([tone]) * colours.BYTES
+    middle = hashes[moments.COUNT // 2]
+    return {**item(name, middle, tone=tone), "key": name, "media": place, "moments": whole}
 
 
 def row(
@@ -48,7 +58,7 @@ def row(
 def tables(items: list[Any], rows: list[Any]) -> Tables:
     columns = pa.schema([*schema.TRIPLETS, schema.NEGATIVES])
     return Tables(
-        pa.Table.from_pylist(items, schema=ITEMS),
+        pa.Table.from_pylist(items, schema=OF_CLIPS if "moments" in (items or [{}])[0] else ITEMS),
         pa.Table.from_pylist(rows, schema=columns),
         "triplets",
     )
@@ -285,6 +295,80 @@ def test_colour_variants_stay_together_only_where_colours_do_not_count() -> None
     bare = Tables(made.items.drop_columns(["colours"]), made.rows, "triplets")
     found = ByGroup(ByGroupSettings(**shares))(bare, Context(seed=0))
     assert set(found.rows["split"].to_pylist()) == {"train"}
+
+
+def paired(items: list[Any]) -> list[Any]:
+    """Each item with a partner of its own, which has no hash."""
+    return [row(at, [one["id"]], [f"partner{at:03}"]) for at, one in enumerate(items)]
+
+
+def across(sides: dict[str, set[str]]) -> list[tuple[str, str]]:
+    pairs = itertools.combinations(sorted(sides), 2)
+    return [(one, other) for one, other in pairs if sides[one] != sides[other]]
+
+
+def test_what_the_filter_calls_near_duplicate_clips_never_stands_on_two_sides() -> None:
+    rng = np.random.default_rng(3)
+    bases = rng.integers(0, 2**63, (12, moments.COUNT))
+    items = []
+    for at in range(150):
+        hashes = [int(value) for value in bases[at % 12]]
+        for which in rng.integers(0, moments.COUNT, 2):
+            hashes[which] ^= int(rng.integers(0, 2**20))
+        tone, seconds = int(rng.choice([0, 9, 40, 80])), rng.choice([2.0, 2.3, 3.0, 9.0])
+        items.append(film(f"i{at:03}", hashes, tone, seconds if at % 40 else None))
+        # An image of the very middle frame is near other images alone.
+        items.append({**items[-1], "id": f"j{at:03}", "moments": None})
+    result = run(items, paired(items), train=0.4, val=0.3, test=0.3)
+    assert all(result.notes[side]["rows"] > 40 for side in ("train", "val", "test"))
+    sides = {name: where for name, where in sides_of_items(result).items() if name[0] in "ij"}
+    made = tables(items, [row(at, [a], [b]) for at, (a, b) in enumerate(across(sides))])
+    verdicts = Duplicates(DuplicatesSettings(same_text=False)).decide(made.rows, made.items)
+    assert set(verdicts["verdict"].to_pylist()) == {schema.KEPT}
+    # Pairs of one side that are near-duplicates are there, so that this says something.
+    alike = [("i000", f"i{at:03}") for at in range(12, 150, 12)]
+    made = tables(items, [row(at, [a], [b]) for at, (a, b) in enumerate(alike)])
+    verdicts = Duplicates(DuplicatesSettings(same_text=False)).decide(made.rows, made.items)
+    assert schema.REJECTED in verdicts["verdict"].to_pylist()
+
+
+def test_clips_that_share_their_middle_frame_are_no_group() -> None:
+    rng = np.random.default_rng(4)
+    items = []
+    for at in range(40):
+        hashes = rng.integers(0, 2**63, moments.COUNT).tolist()
+        hashes[moments.COUNT // 2] = 0
+        items.append(film(f"i{at:03}", hashes))
+    shares = {"train": 0.5, "val": 0.25, "test": 0.25}
+    found = Counter(run(items, paired(items), **shares).rows["split"].to_pylist())
+    assert found == {"train": 20, "val": 10, "test": 10}
+    # Where the middle frame is all that is known, it counts.
+    bare = [{key: value for key, value in one.items() if key != "moments"} for one in items]
+    assert set(run(bare, paired(items), **shares).rows["split"].to_pylist()) == {"train"}
+
+
+def test_copies_of_a_clip_stay_together_until_its_length_differs() -> None:
+    items = [film(f"i{at}", [1, 2, 3, 4, 5], seconds=2.0 * 2 ** (at % 2)) for at in range(20)]
+    shares = {"train": 0.5, "val": 0.5, "test": 0}
+    sides = sides_of_items(run(items, paired(items), **shares))
+    for at in range(2, 20):
+        assert sides[f"i{at}"] == sides[f"i{at % 2}"]
+    assert sides["i0"] != sides["i1"]
+    loose = run(items, paired(items), **shares, duration=0.5)
+    assert set(loose.rows["split"].to_pylist()) == {"train"}
+
+
+def test_a_clip_and_an_image_of_its_middle_frame_may_part() -> None:
+    clips = [film(f"c{at}", [1, 2, 3, 4, 5]) for at in range(10)]
+    images = [{**one, "id": f"p{one['id']}", "moments": None} for one in clips]
+    items = [*clips, *images]
+    result = run(items, paired(items), train=0.5, val=0.5, test=0)
+    sides = sides_of_items(result)
+    assert {frozenset(sides[one["id"]]) for one in clips} != {
+        frozenset(sides[one["id"]]) for one in images
+    }
+    for kind in (clips, images):
+        assert len({frozenset(sides[one["id"]]) for one in kind}) == 1
 
 
 def test_items_without_a_hash_stand_alone() -> None:
