@@ -8,9 +8,9 @@ is decoded, from the key frame before it, and only wanted frames become pictures
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -27,6 +27,8 @@ from datagen.media import DEFAULT, Limits
 Choice = int | Literal["first", "middle", "key"] | tuple[float, ...]
 
 KEYS = 8
+
+T = TypeVar("T")
 
 #: Exact arithmetic: the same pixels on every machine.
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -59,26 +61,41 @@ def sample(data: bytes, choice: Choice = 8, limits: Limits = DEFAULT) -> list[Fr
     Raises MediaError: as media.probe does for clips, and media.decode for images; ValueError for
     a choice that is none.
     """
+    found = fitted(data, lambda picture: picture, choice, limits)
+    return [Frame(picture, seconds) for picture, seconds in found]
+
+
+def fitted(
+    data: bytes,
+    fit: Callable[[Image.Image], T],
+    choice: Choice = 8,
+    limits: Limits = DEFAULT,
+) -> list[tuple[T, float]]:
+    """What ``fit`` makes of each picture of :func:`sample`, with its seconds.
+
+    Pictures go to ``fit`` one at a time and are not kept: sixty-four of 4K would take 2 GB.
+    Raises as :func:`sample` does.
+    """
     _valid(choice)
     name = containers.sniff(data)
     if name not in VIDEO_FORMATS:
-        return [Frame(media.decode(data, limits=limits), 0.0)]
+        return [(fit(media.decode(data, limits=limits)), 0.0)]
     media.check_clip(data, limits)
     with demux.opened(data, name, limits) as clip:
         timeline = clip.timeline(limits)
         times = _chosen(choice, timeline)
         # A clip of few packets need not be opened and read again.
-        pictures = _pictures(clip, limits, timeline, times, short=True) if clip.held else None
-    if pictures is None:
+        made = _made(clip, limits, timeline, times, True, fit) if clip.held else None
+    if made is None:
         with demux.opened(data, name, limits) as clip:
-            pictures = _pictures(clip, limits, timeline, times, short=True)
-    if len(pictures) < len(set(times)):
+            made = _made(clip, limits, timeline, times, True, fit)
+    if len(made) < len(set(times)):
         # What a header or an encoder tells of its key frames may be wrong: decode everything.
         with demux.opened(data, name, limits) as clip:
-            pictures = _pictures(clip, limits, timeline, times, short=False)
-    if len(pictures) < len(set(times)):
+            made = _made(clip, limits, timeline, times, False, fit)
+    if len(made) < len(set(times)):
         raise MediaError("corrupt", f"{name}: frames that were wanted cannot be decoded")
-    return [Frame(pictures[time], timeline.since(time)) for time in times]
+    return [(made[time], timeline.since(time)) for time in times]
 
 
 def _valid(choice: Choice) -> None:
@@ -112,13 +129,18 @@ def _chosen(choice: Choice, timeline: Timeline) -> list[int]:
     return [timeline.shown(start + time) for time in middles]
 
 
-def _pictures(
-    clip: Clip, limits: Limits, timeline: Timeline, times: list[int], short: bool
-) -> dict[int, Image.Image]:
-    """The pictures shown from ``times``, as far as they are found."""
+def _made(
+    clip: Clip,
+    limits: Limits,
+    timeline: Timeline,
+    times: list[int],
+    short: bool,
+    fit: Callable[[Image.Image], T],
+) -> dict[int, T]:
+    """What ``fit`` makes of the pictures shown from ``times``, as far as they are found."""
     painter = _Painter(clip, limits)
     found = _Decoding(clip, timeline, short).frames(sorted(set(times)))
-    return {time: painter.picture(frame) for time, frame in found}
+    return {time: fit(painter.picture(frame)) for time, frame in found}
 
 
 class _Decoding:

@@ -180,10 +180,11 @@ def _row(
         raise media.MediaError("no_media", "the item has no image")
     for place in places:
         assert place is not None
-        found = frames.of(place, choice, media.admitted(place))
-        row.pixels.extend(geometry.fit(frame.image) for frame in found)
+        limits = media.admitted(place)
+        found = frames.fitted(media.read(place, limits), geometry.fit, choice, limits)
+        row.pixels.extend(pixels for pixels, _ in found)
         row.counts.append(len(found))
-        row.seconds.extend(frame.seconds for frame in found)
+        row.seconds.extend(seconds for _, seconds in found)
     return row
 
 

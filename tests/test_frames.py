@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import weakref
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ import broken_clips
 import broken_media
 import numpy as np
 import pytest
+import tiny_clips
 from broken_clips import FRAMES, TRUTH
 from coded_clips import HEIGHT, WIDTH, clip, coded, number, quiet, shown
 from hypothesis import given, settings
@@ -399,3 +401,21 @@ def test_real_clips_are_probed_and_sampled_as_a_plain_decode_says() -> None:
         assert [frame.seconds for frame in sampled] == [round(float(t), 6) for t in wanted]
         assert {frame.image.size for frame in sampled} == {(found.width, found.height)}
         assert isinstance(sampled[0].image, Image.Image)
+
+
+def test_pictures_are_given_away_one_at_a_time() -> None:
+    """So many frames of a large clip are never held at once."""
+    data = tiny_clips.fade(24, seed=5)
+    given_away: list[weakref.ref[Image.Image]] = []
+    most = 0
+
+    def fit(picture: Image.Image) -> bytes:
+        nonlocal most
+        given_away.append(weakref.ref(picture))
+        most = max(most, sum(one() is not None for one in given_away))
+        return picture.tobytes()
+
+    found = frames.fitted(data, fit, 20)
+    assert most <= 2
+    wanted = [(frame.image.tobytes(), frame.seconds) for frame in frames.sample(data, 20)]
+    assert found == wanted
