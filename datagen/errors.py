@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+#: A message names no more words than this: files of others may have any number of columns.
+MOST_WORDS = 40
 
 
 class DatagenError(Exception):
@@ -27,4 +30,10 @@ def nearest(word: str, words: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "valid: " + ", ".join(known) if known else "none is valid here"
+    return f"valid: {shortened(known)}" if known else "none is valid here"
+
+
+def shortened(words: Sequence[str]) -> str:
+    """Words of somebody else's file as a list that stays readable: the first of many, cut."""
+    told = ", ".join(word if len(word) <= 60 else word[:59] + "…" for word in words[:MOST_WORDS])
+    return told if len(words) <= MOST_WORDS else f"{told}, … ({len(words):,} in all)"

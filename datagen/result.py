@@ -51,7 +51,10 @@ class Run:
         that decided. Raises DatagenError where the run is not finished.
         """
         if self.status != "finished":
-            raise DatagenError(f"{self.out}: this run is {self.status}, not finished")
+            raise DatagenError(
+                f"{self.out}: this run is {self.status}, not finished; the "
+                "command that began it goes on with it"
+            )
         path = store.join(self.out, "triplets.parquet")
         if note.read(self.out).get("rows") != self.note["rows"]:
             table = publish.gathered(self._left())

@@ -161,9 +161,12 @@ def source_parts(recipe: Recipe, out: str) -> list[dict[str, Any]]:
     for origin in recipe.sources:
         name = plan.of_source(origin)
         try:
-            found += [{"source": name, "part": part} for part in origin.source.parts(context)]
+            parts = [{"source": name, "part": part} for part in origin.source.parts(context)]
         except OSError as error:
             raise DatagenError(f"source {origin.id}: {error}") from error
+        if not parts:
+            raise DatagenError(f"source {origin.id}: lists nothing at all; its files hold no row")
+        found += parts
     return found
 
 
@@ -279,8 +282,6 @@ class _Runner:
         have = journal.units()
         if self.retry_failed:
             have -= self._failed_parts(journal)
-        if not self.parts:
-            raise DatagenError("step source left no row of 0 (the source lists nothing at all)")
         units = {ingest.part_id(part): schema.canonical_json(part) for part in self.parts}
         todo = {unit: text for unit, text in units.items() if unit not in have}
         self.reporter.start(planned, 0, 0)

@@ -6,7 +6,7 @@ import pytest
 
 import datagen
 from datagen import recipe, recipe_file
-from datagen.errors import RecipeError
+from datagen.errors import DatagenError, RecipeError
 
 STEPS = [
     {"embed": {"space": "caption", "model": "tfidf", "width": 16}},
@@ -105,6 +105,16 @@ def test_a_fault_names_the_source(source, message):
     with pytest.raises(RecipeError) as caught:
         recipe.check({"source": source, "steps": STEPS})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_source_that_lists_nothing_is_told_by_its_id(tmp_path, alone):
+    (tmp_path / "items.csv").write_text("caption,file\n")
+    hollow = {"id": "hollow", "type": "captions", "captions": "caption"}
+    hollow["path"] = str(tmp_path / "items.csv")
+    source = [hollow] if alone else [*worlds(1), hollow]
+    with pytest.raises(DatagenError, match="source hollow: lists nothing at all"):
+        datagen.run({"source": source, "steps": STEPS}, str(tmp_path / "run"))
 
 
 def test_the_license_of_a_source_is_kept():

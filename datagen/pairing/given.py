@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from datagen import step, store
-from datagen.errors import DatagenError, nearest
+from datagen.errors import DatagenError, nearest, shortened
 from datagen.pairing import _given_files as files
 from datagen.pairing import _given_formats as formats
 from datagen.pairing import _given_names as matching
@@ -155,31 +155,39 @@ class Given(TableOperator[Settings]):
             fault = f"row {number}: {row}"
             if number >= HEAD_ROWS:
                 break
-        raise DatagenError(f"{chosen.path}: no row that can be read ({fault})")
+        raise DatagenError(
+            f"{chosen.path}: no row that can be read ({fault}); an array of objects, an object a "
+            "line, or rows under a header are expected"
+        )
 
     def _kind_of(self, row: dict[str, Any]) -> str:
         chosen = self.settings
         there = [str(name) for name in row]
-        if chosen.format == "auto":
+        kind = chosen.format
+        if kind == "auto":
             known = formats.format_of(row)
             if known is not None:
                 return known
-            if chosen.reference in row and chosen.target in row:
-                return "columns"
-            raise DatagenError(
-                f"{chosen.path}: columns {', '.join(map(repr, there))} are of no known format; "
-                "name those of your file by reference, target and text"
-            )
-        needed = formats.wanted(chosen.format, self._columns())
-        if chosen.text != "text" and chosen.format == "columns":
+            own = Settings.model_fields
+            if row.keys().isdisjoint({chosen.reference, chosen.target}) and (
+                chosen.reference == own["reference"].default
+                and chosen.target == own["target"].default
+            ):
+                raise DatagenError(
+                    f"{chosen.path}: columns {shortened(there)} are of no known format; "
+                    "name those of your file by reference, target and text"
+                )
+            kind = "columns"
+        needed = formats.wanted(kind, self._columns())
+        if chosen.text != "text" and kind == "columns":
             needed = (*needed, chosen.text)
         for column in needed:
             if column not in row:
                 raise DatagenError(
-                    f"{chosen.path}: no column '{column}', which format '{chosen.format}' needs; "
+                    f"{chosen.path}: no column '{column}', which format '{kind}' needs; "
                     f"{nearest(column, there)}"
                 )
-        return chosen.format
+        return kind
 
     def _nothing(self, items: pa.Table, read: _Read, found: matching.Found, pairs: _Pairs) -> str:
         """Why no pair was made, with names of both sides."""
@@ -187,7 +195,7 @@ class Given(TableOperator[Settings]):
         if not names or read.counts["rows_without_target"] == read.rows:
             return f"{path}: none of its {read.rows:,} rows names both a reference and a target"
         if not len(items):
-            return f"{path}: no items to find its names among"
+            return f"{path}: no items of source '{self.settings.source}' to find its names among"
         keys = items["key"].slice(0, 3).to_pylist()
         said = ", ".join(f"'{name:.80}'" for name in names)
         held = ", ".join(f"'{key or '':.80}'" for key in keys)

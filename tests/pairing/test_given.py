@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -348,7 +349,7 @@ def test_a_missing_file_and_unknown_columns_are_found_before_any_row(tmp_path: P
     assert "no such file" in next(iter(Given(Settings(path="/nowhere.json")).check()))
     path = write(tmp_path, [{"left": "a", "right": "b"}])
     (fault,) = Given(Settings(path=str(path))).check()
-    assert "'left', 'right'" in fault
+    assert "columns left, right are" in fault
     assert "reference, target and text" in fault
     (fault,) = Given(Settings(path=str(path), format="cirr")).check()
     assert "no column 'reference'" in fault
@@ -430,3 +431,45 @@ def test_a_list_in_a_cell_is_read_and_a_text_in_brackets_is_a_text() -> None:
 def test_it_is_found_by_its_name() -> None:
     assert registry.find("pair", "given") is Given
     assert registry.find("text", "given") is GivenText
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"reference": "ref", "target": "tgtt"}, "no column 'tgtt'.*did you mean 'tgt'"),
+        ({"reference": "reff", "target": "tgt"}, "no column 'reff'.*did you mean 'ref'"),
+        ({"reference": "ref", "target": "tgt", "text": "txtt"}, "no column 'txtt'.*mean 'txt'"),
+    ],
+)
+def test_a_column_that_is_named_must_be_there(
+    tmp_path: Path, chosen: dict[str, str], told: str
+) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("ref,tgt,txt\na,b,is red\n")
+    (fault,) = Given(Settings(path=str(path), **chosen)).check()
+    assert re.search(told, fault)
+
+
+def test_a_file_of_thousands_of_columns_is_told_in_a_line_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "ranks.json"
+    path.write_text(json.dumps({f"query {number}": [] for number in range(5000)}))
+    (fault,) = Given(Settings(path=str(path))).check()
+    assert "(5,000 in all)" in fault
+    assert len(fault) < 1500
+
+
+def test_a_source_without_items_is_told_by_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("reference,target\na,b\n")
+    items = make_items("ab")
+    operator = Given(Settings(path=str(path), source="catalog"))
+    with pytest.raises(DatagenError, match="no items of source 'catalog'"):
+        operator(Tables(items, items, "items"), Context(step="pairs", seed=5))
+
+
+def test_text_that_is_no_utf_8_makes_a_bad_row_not_a_damaged_text(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_bytes("reference;target;text\na;b;in Größe 4\nb;a;is red\n".encode("latin-1"))
+    result = mine(path, make_items("ab"))
+    assert result.notes["bad_rows"] == 1
+    assert told(result) == [("b", ["a"], ["is red"])]
