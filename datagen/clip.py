@@ -181,7 +181,11 @@ def pooled(vectors: Array, counts: Sequence[int], weights: Array | None = None) 
 
 
 class ModelSettings(Settings):
-    """Settings of an operator that gives images, frames of clips or texts to a CLIP model."""
+    """Settings of an operator that gives images, frames of clips or texts to a CLIP model.
+
+    trust_remote_code: run code that a model of the Hub brings along, as the user who runs it; off
+    unless you know that code.
+    """
 
     model: str
     frames: preprocess.Frames = 8

@@ -56,6 +56,8 @@ def test_it_knows_every_key_kind_operator_and_setting() -> None:
             beside = {"type", "id", "license"} if kind == "source" else {"op", "id", "resources"}
             assert set(known["properties"]) == own | beside
             assert known["description"]
+            # Whoever points at a setting in an editor is told what it means.
+            assert [name for name in own if not known["properties"][name].get("description")] == []
     assert set(SCHEMA["$defs"]["steps"]["items"]["properties"]) == set(STEP_KINDS)
 
 

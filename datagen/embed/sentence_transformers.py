@@ -31,6 +31,8 @@ class SentenceTransformersSettings(Settings):
     put before every caption, for encoders that were trained with one; by default the one that the
     model's own configuration names, if any. device: auto, cpu, cuda, mps. precision: auto (bf16 on
     CUDA, else fp32), fp32, bf16, fp16. batch_size: texts of every forward pass.
+    trust_remote_code: run code that a model of the Hub brings along, as the user who runs it; off
+    unless you know that code.
     """
 
     space: str

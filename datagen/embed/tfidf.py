@@ -37,6 +37,7 @@ LEAST = 1e-3
 class TfidfSettings(Settings):
     """space: name of the space.
 
+    model: ``tfidf``, by which ``embed`` without ``op`` finds this operator.
     width: dimensions of a vector at most (a small vocabulary gives fewer). words: length of the
     longest group of words that counts, 1 to 3. unit: what is counted; ``letters`` counts groups
     of two to four letters within words, for languages that put no spaces between words.

@@ -37,9 +37,10 @@ ROWS = 32768
 
 class NearestSettings(Settings):
     """``reference``: the references are the first negatives. ``mined``: how many neighbours to
-    add, in ``space``, of the ``of`` items. A candidate more similar to a target than ``high`` is
-    probably another right answer and is skipped; one less similar to the ``of`` items than
-    ``low`` is too easy (cosine, bounds included).
+    add. ``space``: the space that they are neighbours in. ``of``: the items whose neighbours they
+    are, the targets or the references. ``high``: a candidate more similar to a target (cosine)
+    is probably another right answer and is skipped; null: none is. ``low``: a candidate less
+    similar to the ``of`` items (cosine) is too easy and is skipped; null: none is.
     """
 
     reference: bool = True
