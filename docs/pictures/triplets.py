@@ -38,7 +38,7 @@ def fitted(image):
 def chosen(run, images, clips):
     """Triplets of images, then of clips, whose texts start differently."""
     left = {False: images, True: clips}
-    seen, out = set(), {False: [], True: []}
+    seen, shown, out = set(), set(), {False: [], True: []}
     for sample in run.samples(frames=FRAMES):
         moves = isinstance(sample["references"][0], list)
         opening = (moves, sample["modification"].split()[0])
@@ -46,8 +46,11 @@ def chosen(run, images, clips):
         alike = all(isinstance(one, list) == moves for one in sample["targets"])
         # Of clips, those in which something moves from place to place are seen at a glance.
         alike &= not moves or " move " in sample["modification"]
-        if opening not in seen and enough and alike and left[moves]:
+        members = sample["json"]["references"] + sample["json"]["targets"]
+        fresh = shown.isdisjoint(member["id"] for member in members)
+        if opening not in seen and enough and alike and fresh and left[moves]:
             seen.add(opening)
+            shown.update(member["id"] for member in members)
             left[moves] -= 1
             out[moves].append(sample)
         if not any(left.values()):
