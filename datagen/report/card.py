@@ -26,6 +26,8 @@ from datagen.result import Run
 EXAMPLES = 5
 #: Sections of figures that the card tells in another place.
 _ELSEWHERE = ("Sources", "Models", "Not measured")
+#: A run that was killed still calls itself running.
+_STATES = {"stopped": "was stopped", "failed": "has failed"}
 _TEMPLATES = Path(__file__).parent / "templates"
 _MARK = "<!-- datagen card {} -->"
 _LAST = re.compile(r"\n<!-- datagen card ([0-9a-f]{16}) -->\n$")
@@ -66,6 +68,7 @@ def render(run: Run, stats: Mapping[str, Any]) -> str:
         .get_template("card.md.j2")
         .render(
             stats=stats,
+            state=_STATES.get(run.status, "is not finished"),
             examples=examples(run) if stats["splits"] else [],
             sections=[_table(one) for one in sections(dict(stats)) if one.title not in _ELSEWHERE],
             funnel=_funnel(stats),

@@ -25,10 +25,11 @@ from markupsafe import Markup
 
 from datagen import schema, store
 from datagen.report import _steps, charts, chunks, funnel
+from datagen.report._markdown import line
 from datagen.report.chunks import Listing
 from datagen.report.pictures import SIDE, Album, draw, limits_of
 from datagen.report.rows import Gathered, gather
-from datagen.report.statistics import Section, sections, statistics
+from datagen.report.statistics import Figure, Section, sections, statistics
 from datagen.result import Run
 
 FOLDER = "report"
@@ -249,5 +250,14 @@ def _counted(gathered: Gathered) -> list[str]:
 
 
 def _section(section: Section) -> dict[str, Any]:
+    """Texts and labels of the run may be of any length: a table holds their beginnings."""
     splits = dict.fromkeys(split for figure in section.figures for split in figure.values)
-    return {"title": section.title, "splits": list(splits), "figures": section.figures}
+    figures = [
+        Figure(
+            line(figure.label),
+            {split: line(text) for split, text in figure.values.items()},
+            line(figure.note),
+        )
+        for figure in section.figures
+    ]
+    return {"title": section.title, "splits": list(splits), "figures": figures}

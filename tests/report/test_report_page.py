@@ -8,10 +8,13 @@ from pathlib import Path
 
 import made_run
 import pytest
+import tiny_run
 
 import datagen
-from datagen import report
+from datagen import report, store
 from datagen.report import page
+from datagen.report.show import show
+from datagen.report.statistics import statistics
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -403,6 +406,69 @@ def test_a_run_that_was_stopped_shows_how_far_it_came(tmp_path, opened, steps):
     assert tab.evaluate("document.documentElement.scrollWidth") == 1280
 
 
+@pytest.mark.parametrize("noted", [0, 2])
+def test_a_run_that_was_killed_shows_what_is_done_though_its_note_tells_of_less(
+    tmp_path, opened, noted
+):
+    made_run.make(str(tmp_path), status="running")
+    whole = datagen.load(str(tmp_path))
+    note = {**whole.note, "funnel": whole.funnel[:noted]}
+    store.write_json(str(tmp_path / "run.json"), note)
+    # A step behind one that is not done does not count, though it stands.
+    (tmp_path / "steps" / "text-text" / "0" / "done.json").unlink()
+    run = datagen.load(str(tmp_path))
+    path = report.write(run)["page"]
+    tab = opened(path)
+    settle(tab)
+    shown = tab.eval_on_selector_all(".funnel tbody th code", "all => all.map(n => n.textContent)")
+    assert shown == ["source", "made", "similarity"]
+    assert tab.inner_text("#rows-title") == "Pairs"
+    assert "Not done yet: text, clip_score." in tab.inner_text("#funnel")
+    stats = statistics(run)
+    assert [step["id"] for step in stats["funnel"]] == shown
+    assert [score["name"] for score in stats["scores"]] == ["similarity_caption"]
+    assert stats["items"]["items"] == 40
+    assert show(run, whole.table("similarity")["id"][0].as_py())["kind"] == "pair"
+    assert "is not finished and has no triplets yet" in (tmp_path / "README.md").read_text()
+
+
+def test_many_targets_stand_in_rows_and_the_last_are_shown_when_asked_for(tmp_path, opened):
+    items = [tiny_run.item(tmp_path, n, f"caption {n}") for n in range(12)]
+    rows = [tiny_run.triplet(items[:1], items[1:11], "one of ten", score=None)]
+    tab = opened(page.write(tiny_run.write(tmp_path, items, rows)))
+    settle(tab)
+    targets = ".members.target figure"
+    assert len(tab.query_selector_all(targets)) == 6
+    assert tab.locator(".card").bounding_box()["height"] < 700
+    tab.click("text=4 more")
+    told = tab.eval_on_selector_all(targets, "all => all.map(one => one.innerText)")
+    wanted = [f"Target {n}\ncaption {n}" for n in range(1, 11)]
+    assert [" ".join(one.split()) for one in told] == [" ".join(one.split()) for one in wanted]
+
+
+def test_texts_of_any_length_leave_the_page_at_a_readable_size(tmp_path, opened):
+    texts = dict.fromkeys(range(8), "x" * 100000)
+    made_run.make(str(tmp_path), texts=texts, captions={0: "word " * 20_000})
+    run = datagen.load(str(tmp_path))
+    run.note["recipe"].update(name="long name " * 200, about="so much " * 500)
+    path = page.write(run)
+    assert os.path.getsize(path) < 300_000
+    tab = opened(path)
+    settle(tab)
+    assert tab.evaluate("document.documentElement.scrollHeight") < 20_000
+    assert tab.inner_text("#count").startswith("1–16 of 80")
+
+
+def test_items_alone_stand_side_by_side(tmp_path, opened):
+    made_run.make(str(tmp_path))
+    made_run.cut_to(str(tmp_path), 1)
+    tab = opened(page.write(datagen.load(str(tmp_path))))
+    settle(tab)
+    boxes = [one.bounding_box() for one in tab.query_selector_all(".card")[:3]]
+    assert len({box["y"] for box in boxes}) == 1
+    assert "Reference" not in tab.inner_text("#list")
+
+
 def test_pictures_that_are_left_out_or_lost_have_a_tile_and_a_count(tmp_path, opened):
     truth = made_run.make(str(tmp_path))
     for number in (11, 12):
@@ -463,8 +529,6 @@ def test_a_run_on_a_store_gets_its_page_there(tmp_path):
     made_run.make(out)
     path = page.write(datagen.load(out))
     assert path == "memory://runs/made/report/index.html"
-    from datagen import store
-
     names = store.names(store.join(out, "report"))
     (folder,) = [name for name in names if name.startswith("data-")]
     assert {"index-0.js", "rows-0.js", "sheet-0.webp"} <= set(

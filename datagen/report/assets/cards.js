@@ -152,6 +152,9 @@ function members(list, role) {
   return box;
 }
 
+// An item alone is no reference of anything yet.
+const roleOf = (facts) => (facts.level === "items" ? "item" : "reference");
+
 function chips(facts) {
   const shown = [facts.level === "triplets" ? null : facts.level.slice(0, -1), facts.split];
   const known = shown.filter((text) => text !== null);
@@ -219,7 +222,7 @@ function card(row, facts, scores, open) {
   const made = el(
     "article",
     { class: `card ${facts.verdict}${many ? " several" : ""}`, tabindex: -1, "data-id": facts.id },
-    members(row.references, "reference"),
+    members(row.references, roleOf(facts)),
     middle,
     row.targets.length ? members(row.targets, "target") : null,
     scoreList(scores),

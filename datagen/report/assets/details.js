@@ -81,7 +81,7 @@ async function detailsOf(row, known, scores) {
     evidence.reason ? told("p", evidence.reason, "evidence") : null,
     reason(row, known),
     el("div", { class: "chips" }, ...chips(known)),
-    section("Members", ...(await full(row.references, "reference")), ...(await full(row.targets, "target"))),
+    section("Members", ...(await full(row.references, roleOf(known))), ...(await full(row.targets, "target"))),
     section("Negatives", far.length ? el("div", { class: "negatives" }, ...far) : null),
     section("Scores", scoreList(scores)),
     section("What changes", changes.length ? table(["field", "removed", "added"], changes) : null),

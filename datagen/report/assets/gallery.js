@@ -339,6 +339,7 @@ async function start() {
   FACETS.forEach(fill);
   controls.pictured.closest("label").hidden = index.pictured.every((one) => one === index.pictured[0]);
   controls.sort.replaceChildren(...orders().map(([value, label]) => el("option", { value }, label)));
+  list.classList.toggle("items", index.facets.level.values.join() === "items");
   // Where no row has a score, no room is kept for them.
   list.classList.toggle("bare", !meta.scores.length && index.mined.every((one) => one === null));
   read(location.hash.slice(1));
