@@ -327,16 +327,24 @@ def probe(data: bytes, name: str, limits: Limits, check: Any, whole: bool = Fals
         if clip.stream.width:
             check(clip.stream.width, clip.stream.height)
         timeline = clip.timeline(limits)
-    with opened(data, name, limits) as clip:
-        first = _first(clip, timeline)
-        if first is None:
-            raise MediaError("corrupt", f"a {name} container without a frame that can be decoded")
-        size = shape(first, clip.stream).size
-        check(*size)
+        size = _size(clip, timeline, name, check) if clip.held else None
+    if size is None:
+        with opened(data, name, limits) as clip:
+            size = _size(clip, timeline, name, check)
     if whole:
         with opened(data, name, limits, whole) as clip:
             _check(clip, timeline)
     return Probe(name, *size, "video", timeline.seconds, len(timeline.times))
+
+
+def _size(clip: Clip, timeline: Timeline, name: str, check: Any) -> tuple[int, int]:
+    """Width and height as displayed, of the first frame."""
+    first = _first(clip, timeline)
+    if first is None:
+        raise MediaError("corrupt", f"a {name} container without a frame that can be decoded")
+    size = shape(first, clip.stream).size
+    check(*size)
+    return size
 
 
 def _first(clip: Clip, timeline: Timeline) -> VideoFrame | None:

@@ -125,7 +125,8 @@ def _chosen(choice: Choice, timeline: Timeline) -> list[int]:
         wanted = ((Fraction(second) + near) / timeline.unit for second in choice)
         return [timeline.shown(start + time) for time in wanted]
     parts = 1 if choice == "middle" else int(choice)
-    middles = (Fraction((2 * part + 1) * length, 2 * parts) for part in range(parts))
+    # Frames begin at whole units, so a middle may be rounded down to one.
+    middles = ((2 * part + 1) * length // (2 * parts) for part in range(parts))
     return [timeline.shown(start + time) for time in middles]
 
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datagen import frames, media
+from datagen import demux, frames, media
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / os.environ.get("DATAGEN_TEST_DATA", "../shared/data")
@@ -182,6 +182,39 @@ def test_seconds_that_were_given_out_name_the_same_frame_again() -> None:
         once = frames.sample(data, TRUTH[name][3])
         again = frames.sample(data, tuple(frame.seconds for frame in once))
         assert [frame.seconds for frame in again] == [frame.seconds for frame in once]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_clip_read_once_gives_what_one_read_twice_gives(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = CASES[name][0]
+
+    def found(choice: frames.Choice) -> Any:
+        try:
+            made = frames.sample(data, choice)
+        except media.MediaError as error:
+            return error.rule, error.detail
+        return [(frame.seconds, frame.image.size, frame.image.tobytes()) for frame in made]
+
+    choices: tuple[frames.Choice, ...] = (3, "first", "key")
+    once, probed = [found(choice) for choice in choices], verdict(lambda: media.probe(data))
+    for most in ("HELD_PACKETS", "HELD_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(demux, most, 0)
+            assert [found(choice) for choice in choices] == once
+            assert verdict(lambda: media.probe(data)) == probed
+
+
+def test_only_clips_of_many_packets_are_opened_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    opens = []
+    plain = av.open
+    monkeypatch.setattr(demux.av, "open", lambda *a, **k: opens.append(1) or plain(*a, **k))
+    frames.sample(CASES["good.mp4"][0], 8)
+    assert len(opens) == 1
+    monkeypatch.setattr(demux, "HELD_PACKETS", FRAMES - 1)
+    frames.sample(CASES["good.mp4"][0], 8)
+    assert len(opens) == 3
 
 
 def test_key_frames_are_those_that_need_no_other_and_at_most_eight() -> None:
