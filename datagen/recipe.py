@@ -163,6 +163,8 @@ def _validated(model: type[BaseModel], data: Any, place: str, faults: list[str])
                 faults.append(f"{where}: unknown setting; {hint}")
             elif problem["type"] == "missing":
                 faults.append(f"{where}: must be given")
+            elif problem["type"] in ("tuple_type", "list_type"):
+                faults.append(f"{where}: a list expected, {problem['input']!r} found")
             else:
                 message = problem["msg"].removeprefix("Value error, ")
                 faults.append(f"{where}: {message} (found {problem['input']!r})")
@@ -326,6 +328,11 @@ def _need_fault(need: str, have: set[str]) -> str:
         mend = (
             "add 'filter: {op: duplicates}' before it, or, for items without media, "
             "set near_duplicates: false"
+        )
+    elif need == "items.media":
+        mend = (
+            "no source lists media; leave the step out (steps.ID=null), and for the split set "
+            "near_duplicates: false"
         )
     elif need == "items.captions":
         mend = "name the caption column in the source"
