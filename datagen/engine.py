@@ -241,6 +241,8 @@ class Engine:
                 kwargs = {"payload": payload}
                 data = data.map_batches(_prepare, fn_kwargs=kwargs, max_retries=RETRIES, **options)
             pool = ray.data.ActorPoolStrategy(min_size=1, max_size=self._actors(wants))
+            # Where one actor alone would hold every CPU it holds fewer, for the same reason.
+            takes["num_cpus"] = min(wants.cpus, max(0.0, self.cpus - 1))
             options |= {"compute": pool, "max_task_retries": RETRIES, **takes}
             return data.map_batches(_Actor, fn_constructor_kwargs={"payload": payload}, **options)
 
