@@ -7,6 +7,7 @@ complete when its ``done.json`` stands; a step that is not complete resumes from
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -132,15 +133,18 @@ def run(
 
 
 def _tell(summary: Summary) -> None:
-    """Write the page and the card, unless they stand. Data that is made needs neither."""
+    """Write the page and the card, unless they stand. What is made stands without them."""
     from datagen import report
     from datagen.result import load as opened
 
     try:
         made = opened(summary.out)
         summary.report = report.standing(made) or report.write(made)
-    except (DatagenError, OSError) as error:
-        summary.trouble = str(error).splitlines()[0]
+    except Exception as error:
+        logging.getLogger(__name__).info("no report", exc_info=True)
+        told = str(error).splitlines() or [""]
+        expected = isinstance(error, (DatagenError, OSError))
+        summary.trouble = told[0] if expected else f"{type(error).__name__}: {told[0]}"
 
 
 def as_recipe(recipe: str | Mapping[str, Any] | Recipe, overrides: Iterable[str] = ()) -> Recipe:
