@@ -9,6 +9,7 @@ import cloudpickle
 import pyarrow as pa
 import pytest
 import ray
+from whole_runs import datagen, recipe
 
 from datagen import registry, store
 from datagen.cluster.connect import connect
@@ -195,3 +196,15 @@ def test_actors_leave_a_cpu_for_reading(engine):
     assert Engine(16, 4)._actors(Resources(gpus=1)) == 4
     assert Engine(16, 0)._actors(Resources(workers=3)) == 3
     assert ray.is_initialized()
+
+
+def test_a_model_and_its_reading_share_a_single_cpu(tiny_clip, tmp_path):
+    path = recipe(
+        tmp_path,
+        f"""
+source: {{type: tinyworld, count: 12, size: 32, clips: 0.5}}
+steps:
+  - embed: {{space: image, model: "{tiny_clip}", frames: 2, batch_size: 4}}
+""",
+    )
+    datagen("run", path, "--out", tmp_path / "run", "--cpus", 1, "--quiet", timeout=300)
