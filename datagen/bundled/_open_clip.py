@@ -83,6 +83,13 @@ def save(folder: str, model: Any, config: Mapping[str, Any], tokenizer: Any) -> 
     text = json.dumps(config, indent=2) + "\n"
     _write(os.path.join(folder, OPEN_CLIP_CONFIG), text.encode())
     tokenizer.save_pretrained(folder)
+    path = os.path.join(folder, "tokenizer_config.json")
+    with open(path, encoding="utf-8") as file:
+        told = json.load(file)
+    # The name that every version of transformers knows.
+    told = {**told, "tokenizer_class": "PreTrainedTokenizerFast"}
+    told.pop("backend", None)
+    _write(path, (json.dumps(told, indent=2) + "\n").encode())
 
 
 def checkpoint(path: str, state: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@
 
 The contrastive loss of CLIP (Radford et al. 2021, arXiv:2103.00020) on batches of whole families:
 scenes that differ in one attribute stand beside each other, and each image also meets its own
-caption with one attribute changed (NegCLIP, Yuksekgonul et al. 2023, arXiv:2210.01936). Two helpers
+caption with one attribute changed (NegCLIP, Yuksekgonul et al. 2023, arXiv:2210.01936). Two things
 are thrown away after training: a sigmoid loss on single pairs (SigLIP, arXiv:2303.15343), which
 gives cosines one scale for all images, and a head that reads from the vector of an image or a
 caption what stands where.
@@ -93,22 +93,17 @@ class Feed:
     ) -> None:
         self.examples = examples
         self.seed, self.size, self.device = seed, size, device
+        self.tokenizer = tokenizer
         self.unknown = int(tokenizer.convert_tokens_to_ids(_open_clip.UNKNOWN))
         starts = np.flatnonzero(np.diff(examples.family, prepend=-1))
         self.families = np.split(np.arange(len(examples.family)), starts[1:])
-        self.right = self._tokens(tokenizer, examples.right)
-        self.other = self._tokens(tokenizer, examples.other)
 
-    def _tokens(self, tokenizer: Any, texts: list[list[str]]) -> Array:
-        """int16 (examples, phrasings, CONTEXT)."""
-        flat = [text for row in texts for text in row]
-        found = np.zeros((len(flat), CONTEXT), np.int16)
-        for at in range(0, len(flat), 10_000):
-            part = tokenizer(
-                flat[at : at + 10_000], max_length=CONTEXT, padding="max_length", truncation=True
-            )
-            found[at : at + 10_000] = part["input_ids"]
-        return found.reshape(len(texts), -1, CONTEXT)
+    def _tokens(self, texts: list[str]) -> Array:
+        """int64 (n, CONTEXT)."""
+        found = self.tokenizer(
+            texts, max_length=CONTEXT, padding="max_length", truncation=True
+        ).input_ids
+        return np.asarray(found, np.int64)
 
     def batch(self, step: int) -> Batch:
         """Batch number ``step``."""
@@ -118,22 +113,21 @@ class Feed:
         dice = np.random.default_rng([self.seed, epoch, at])
         rows = np.concatenate(chosen)
         # One phrasing for a family: its captions differ in nothing but what they tell.
-        phrasing = np.concatenate(
-            [np.full(len(one), dice.integers(self.right.shape[1])) for one in chosen]
-        )
         data = self.examples
+        phrasings = len(data.right[0])
+        phrasing = np.concatenate([np.full(len(one), dice.integers(phrasings)) for one in chosen])
         kept = [dice.permutation(number)[:FRAMES] for number in data.number[rows]]
         frames = np.concatenate([data.start[row] + at for row, at in zip(rows, kept, strict=True)])
         owner = np.repeat(np.arange(len(rows)), [len(one) for one in kept])
         others = np.sort(dice.permutation(len(rows))[: len(rows) // 2])
-        tokens = np.concatenate(
-            [self.right[rows, phrasing], self.other[rows[others], phrasing[others]]]
-        )
+        texts = [data.right[row][at] for row, at in zip(rows, phrasing, strict=True)]
+        texts += [data.other[rows[at]][phrasing[at]] for at in others]
+        tokens = self._tokens(texts)
         self._interrupt(tokens, dice)
         found = (
             data.pixels[frames].transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1,
             owner,
-            tokens.astype(np.int64),
+            tokens,
             others,
             data.partial[rows[others], phrasing[others]],
             data.number[rows] == 1,
@@ -154,7 +148,7 @@ class Feed:
 # ---------------------------------------------------------------- losses
 
 
-def helpers(width: int) -> nn.Module:
+def thrown_away(width: int) -> nn.Module:
     """What is needed in training only: the head that reads scenes, scale and bias of pairs."""
     slots = sum(len(values) for values in _scenes.SLOTS.values()) + 1
     out = len(POSITIONS) * slots + len(BACKGROUNDS)
@@ -184,7 +178,7 @@ def read_loss(values: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def losses(model: Any, helper: Any, batch: Batch) -> dict[str, torch.Tensor]:
+def losses(model: Any, aside: Any, batch: Batch) -> dict[str, torch.Tensor]:
     """``clip``, ``pair`` and ``read``, each a mean, and ``right``, the share of images that are
     nearer to their own caption than to any other of the batch."""
     n = len(batch.images)
@@ -203,12 +197,12 @@ def losses(model: Any, helper: Any, batch: Batch) -> dict[str, torch.Tensor]:
     second = torch.arange(n, texts.shape[0], device=own.device)
     pairs = [cosines[own, own], cosines[batch.others, second], cosines[own, own.roll(-1)][plain]]
     labels = [torch.ones_like(pairs[0]), batch.partial.float(), torch.zeros_like(pairs[2])]
-    scale, bias = helper.pairs
+    scale, bias = aside.pairs
     pair = functional.binary_cross_entropy_with_logits(
         torch.cat(pairs) * scale + bias, torch.cat(labels)
     )
     both = torch.cat([images[batch.images], texts[:n][batch.images]])
-    read = read_loss(helper(both).float(), batch.truth[batch.images].repeat(2, 1))
+    read = read_loss(aside(both).float(), batch.truth[batch.images].repeat(2, 1))
     right = (scores.argmax(dim=1) == own).float().mean()
     return {"clip": clip / 2, "pair": pair, "read": read, "right": right}
 
@@ -216,10 +210,9 @@ def losses(model: Any, helper: Any, batch: Batch) -> dict[str, torch.Tensor]:
 # ---------------------------------------------------------------- training
 
 
-def rate(step: int, steps: int, peak: float) -> float:
-    """The learning rate: it rises for 60 steps, and falls in the last third."""
-    rest = (steps - step) / max(1, steps // 3)
-    return peak * min(1.0, (step + 1) / 60, rest)
+def rate(step: int, steps: int, fall: int, peak: float) -> float:
+    """The learning rate: it rises for 60 steps, and falls in the last ``fall`` of them."""
+    return peak * min(1.0, (step + 1) / 60, (steps - step) / fall)
 
 
 def build(words: list[str]) -> tuple[Any, dict[str, Any], Any]:
@@ -233,9 +226,9 @@ def build(words: list[str]) -> tuple[Any, dict[str, Any], Any]:
     return open_clip.CLIP(**config["model_cfg"]), config, tokenizer
 
 
-def optimizer(model: Any, helper: Any) -> torch.optim.Optimizer:
+def optimizer(model: Any, aside: Any) -> torch.optim.Optimizer:
     """AdamW; weight decay for matrices only."""
-    parameters = [*model.parameters(), *helper.parameters()]
+    parameters = [*model.parameters(), *aside.parameters()]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -245,11 +238,11 @@ def optimizer(model: Any, helper: Any) -> torch.optim.Optimizer:
 
 def train(model: Any, feed: Feed, args: argparse.Namespace) -> float:
     """Train ``model`` in place, from the last checkpoint where there is one; minutes in all."""
-    helper = helpers(CONFIG["model_cfg"]["embed_dim"]).to(args.device)
+    aside = thrown_away(CONFIG["model_cfg"]["embed_dim"]).to(args.device)
     model.to(args.device).train()
-    optimizer_ = optimizer(model, helper)
+    optimizer_ = optimizer(model, aside)
     path = os.path.join(args.work, "checkpoint.pt")
-    parts = {"model": model, "helper": helper, "optimizer": optimizer_}
+    parts = {"model": model, "aside": aside, "optimizer": optimizer_}
     first, seconds = 0, 0.0
     if os.path.exists(path):
         saved = torch.load(path, map_location=args.device, weights_only=True)
@@ -260,13 +253,13 @@ def train(model: Any, feed: Feed, args: argparse.Namespace) -> float:
     began = stamp = time.monotonic()
     for step in range(first, args.steps):
         for group in optimizer_.param_groups:
-            group["lr"] = rate(step, args.steps, args.rate)
+            group["lr"] = rate(step, args.steps, args.fall, args.rate)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, args.precision == "bf16"):
-            found = losses(model, helper, feed.batch(step))
+            found = losses(model, aside, feed.batch(step))
         loss = found["clip"] + 0.5 * found["pair"] + 0.1 * found["read"]
         optimizer_.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([*model.parameters(), *helper.parameters()], 1.0)
+        nn.utils.clip_grad_norm_([*model.parameters(), *aside.parameters()], 1.0)
         optimizer_.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
@@ -293,6 +286,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=80_000, help="scenes drawn")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--families", type=int, default=8, help="of 14 scenes or so, in a batch")
+    parser.add_argument("--fall", type=int, help="steps of a falling rate; a third by default")
     parser.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
@@ -300,6 +294,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--measured", type=int, default=1000, help="scenes that are measured")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as it likes")
     args = parser.parse_args(given)
+    args.fall = args.fall or max(1, args.steps // 3)
     args.device = models.device(args.device)
     args.work = args.work or f"{args.out.rstrip('/')}.work"
     return args
@@ -319,7 +314,7 @@ def main(given: list[str] | None = None) -> None:
     print(f"{len(examples.right)} scenes, {len(examples.pixels)} frames", flush=True)
     minutes = train(model, feed, args)
     _open_clip.save(args.out, model.eval(), config, tokenizer)
-    hardware = f"{torch.get_num_threads()} threads of {platform.machine()}"
+    hardware = f"CPU ({platform.machine()}), threads of torch: {torch.get_num_threads()}"
     if args.device != "cpu":
         hardware = args.device
     _card.write(
@@ -329,7 +324,7 @@ def main(given: list[str] | None = None) -> None:
             "seed": args.seed,
             "command": f"python -m datagen.bundled.train_tinyclip --seed {args.seed} "
             f"--scenes {args.scenes} --steps {args.steps} --families {args.families} "
-            f"--rate {args.rate:g} --precision {args.precision} --out tinyclip",
+            f"--fall {args.fall} --rate {args.rate:g} --precision {args.precision} --out tinyclip",
             "hardware": hardware,
             "minutes": round(minutes, 1),
             "scenes": len(examples.right),

@@ -238,7 +238,7 @@ def test_the_reading_loss_is_none_for_the_truth_and_more_for_each_mistake() -> N
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    rates = [train_tinyclip.rate(step, 600, 1.0) for step in range(600)]
+    rates = [train_tinyclip.rate(step, 600, 200, 1.0) for step in range(600)]
     assert rates[0] < 0.02
     assert rates[60:400] == [1.0] * 340
     assert all(a > b for a, b in itertools.pairwise(rates[401:]))
