@@ -245,7 +245,7 @@ def _examples(table: pa.Table, geometry: Geometry) -> Examples:
 def vocabulary() -> list[str]:
     """Every word that a caption of this world can have, and the comma; in alphabetical order."""
     said = [text for frame in _frames() for text in frame]
-    said += ["beside and , from the to the", *words.NUMBERS.values(), *BACKGROUNDS]
+    said += ["an beside and , from the to the", *words.NUMBERS.values(), *BACKGROUNDS]
     looks = [
         grammar.Style(0, sizes, texture, at=at)
         for sizes in range(len(grammar.SIZE_WORDS))
