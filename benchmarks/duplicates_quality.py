@@ -26,8 +26,8 @@ from PIL import Image, ImageEnhance
 
 from datagen import colours, media, perceptual
 from datagen.filters.duplicates import DuplicatesSettings
-from datagen.sources.tinyworld.render import encode, picture
 from datagen.sources.tinyworld.family import drawn
+from datagen.sources.tinyworld.render import encode, picture
 
 Array = np.ndarray[Any, Any]
 Signature = tuple[int, bytes]

@@ -135,7 +135,7 @@ def test_the_collection_need_not_be_listed_again(fresh, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ([], "rules of this run: similarity.high, similarity.low, duplicates.radius"),
+        ([], "rules of this run: similarity.high, similarity.low, duplicates.duration"),
         (["similarity.low"], "look like STEP.RULE=VALUE"),
         (["similarity=null"], "look like STEP.RULE=VALUE"),
         (["similarity.low.x=1"], "look like STEP.RULE=VALUE"),

@@ -26,7 +26,7 @@ import datagen as package
 from datagen.cluster.connect import connect
 from datagen.errors import DatagenError, RecipeError
 from datagen.sources.tinyworld import oracle
-from datagen.sources.tinyworld.scene import Scene
+from datagen.sources.tinyworld.events import shown
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -198,10 +198,9 @@ def test_a_row_that_raises_fails_alone_and_can_be_tried_again(tmp_path):
 
 
 def test_a_step_that_leaves_nothing_ends_the_run_with_the_reasons(finished):
-    with pytest.raises(DatagenError, match=r"step similarity left no row of \d+ \(too_different"):
-        package.run(
-            str(finished / "small.yaml"), str(finished / "none"), ["steps.similarity.low=0.999"]
-        )
+    band = ["steps.similarity.low=-1", "steps.similarity.high=-0.99"]
+    with pytest.raises(DatagenError, match=r"step similarity left no row of \d+ \(too_similar"):
+        package.run(str(finished / "small.yaml"), str(finished / "none"), band)
 
 
 def test_a_fault_in_the_recipe_leaves_no_run_behind(finished, tmp_path):
@@ -268,7 +267,7 @@ def test_captions_alone_are_enough_whatever_they_are(tmp_path):
 @pytest.mark.parametrize("texts", [{}, {"none": []}])
 def test_a_source_of_nothing_ends_in_a_line(tmp_path, texts):
     source = captions(tmp_path / "in", **texts)
-    with pytest.raises(DatagenError, match="step source left no row of 0"):
+    with pytest.raises(DatagenError, match=r"lists nothing at all|left no row of 0"):
         package.run({"source": source, "steps": PAIRED}, str(tmp_path / "run"))
 
 
@@ -515,7 +514,7 @@ def test_the_plan_says_what_would_be_redone(finished):
 
 def test_recipes_and_doctor_speak(finished):
     assert "demo" in datagen("recipes").stdout
-    assert "one_word_diff" in datagen("recipes", "demo").stdout
+    assert "one_word_diff" in datagen("recipes", "show", "demo").stdout
     assert "pyarrow" in datagen("doctor").stdout
 
 
@@ -550,7 +549,7 @@ def test_the_texts_of_a_run_say_what_is_true_of_its_scenes(finished):
     rows = package.load(str(finished / "run")).triplets().to_pylist()
 
     def judged(reference, target):
-        reference, target = (Scene.of(json.loads(m["labels"])) for m in (reference, target))
+        reference, target = (shown(json.loads(m["labels"])) for m in (reference, target))
         return oracle.says(row["modification"], reference, target)
 
     wrong, backwards = [], 0

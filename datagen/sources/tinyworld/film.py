@@ -28,10 +28,9 @@ from datagen.sources.tinyworld.scene import Dice
 
 #: The first and the last part of a clip, in which nothing happens.
 _REST = 0.1
-#: BT.601 in studio swing, as players take small clips: rows are Y, Cb, Cr of R, G, B in 0-255.
-_YUV = np.asarray(
-    [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], np.float32
-) / np.float32(255)
+#: BT.601 in studio swing, as players take small clips: rows are Y, Cb, Cr of R, G, B in 0-255, in
+#: parts of 2 ** 16. Whole numbers, as sums of floats depend on the library that sums them.
+_YUV = [(16829, 33039, 6416), (-9714, -19070, 28784), (28784, -24103, -4681)]
 _BT601 = 6
 _STUDIO = 1
 _ENCODING = {
@@ -40,8 +39,10 @@ _ENCODING = {
     "tune": "animation",
     "bf": "0",
     "flags": "+bitexact",
-    # One slice and one thread: else the number of cores would show in the bytes.
-    "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0",
+    # One slice and one thread: else the number of cores would show in the bytes. No looking ahead:
+    # of very small pictures it reads memory that nobody has set, and so bits differ now and then.
+    "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0"
+    ":weightp=0:mbtree=0:rc-lookahead=0:scenecut=0",
 }
 #: Network abstraction units of type 6 carry the encoder's name and settings.
 _NO_LIBRARY = "filter_units=remove_types=6"
@@ -167,10 +168,12 @@ def _planes(picture: Array) -> Array:
     Done here, by plain arithmetic, so that it is the same wherever it runs.
     """
     high, wide, _ = picture.shape
-    y, *chroma = np.moveaxis(picture.astype(np.float32) @ _YUV.T, -1, 0)
-    small = [c.reshape(high // 2, 2, wide // 2, 2).mean(axis=(1, 3)) + 128 for c in chroma]
-    flat = np.concatenate([(y + 16).ravel(), *(c.ravel() for c in small)])
-    return (flat + 0.5).astype(np.uint8).reshape(high * 3 // 2, wide)
+    red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
+    y, *chroma = (r * red + g * green + b * blue for r, g, b in _YUV)
+    small = [c.reshape(high // 2, 2, wide // 2, 2).sum(axis=(1, 3)) for c in chroma]
+    luma = (y + (16 << 16) + (1 << 15)) >> 16
+    flat = [luma.ravel(), *(((c + (128 << 18) + (1 << 17)) >> 18).ravel() for c in small)]
+    return np.concatenate(flat).astype(np.uint8).reshape(high * 3 // 2, wide)
 
 
 def encode_clip(pictures: Sequence[Array], fps: int) -> bytes:
