@@ -15,6 +15,7 @@ from datagen import registry, store
 from datagen.cluster.connect import connect
 from datagen.engine import Engine, Job
 from datagen.errors import DatagenError
+from datagen.result import load
 from datagen.step import Context, Resources, RowOperator, Settings
 
 # Workers cannot import this file.
@@ -208,3 +209,4 @@ steps:
 """,
     )
     datagen("run", path, "--out", tmp_path / "run", "--cpus", 1, "--quiet", timeout=300)
+    assert len(load(str(tmp_path / "run")).space("embed_image")) == 12
