@@ -30,8 +30,9 @@ KEYS = 8
 
 T = TypeVar("T")
 
-#: Exact arithmetic: the same pixels on every machine.
-_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+#: Exact arithmetic: the same pixels on every machine. Colours between their samples are
+#: interpolated linearly, as JPEG decoders do.
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class Frame(NamedTuple):
