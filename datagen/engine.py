@@ -81,7 +81,7 @@ def apply(job: Job, rows: pa.Table) -> pa.Table:
             parts = [apply(job, rest), failed] if rest.num_rows else [failed]
             return pa.concat_tables(parts, promote_options="permissive")
     try:
-        return _journal_rows(rows, job.operator(rows))
+        return journal_rows(rows, job.operator(rows))
     except DatagenError:
         raise
     except Exception as error:
@@ -109,7 +109,8 @@ def _failed(ids: Sequence[str], detail: str) -> pa.Table:
     )
 
 
-def _journal_rows(rows: pa.Table, out: pa.Table) -> pa.Table:
+def journal_rows(rows: pa.Table, out: pa.Table) -> pa.Table:
+    """``out``, an operator's answer for ``rows``, as it stands in a journal."""
     if not isinstance(out, pa.Table):
         raise TypeError(f"the operator gave {type(out).__name__}, not a pyarrow.Table")
     listing = "unit" in out.column_names  # a source's part may hold no record at all

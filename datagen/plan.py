@@ -17,7 +17,7 @@ from typing import Any
 from datagen import registry, schema, store
 from datagen.ingest import part_id
 from datagen.recipe import Origin, Recipe, Step
-from datagen.step import Embedder, Filter, Operator, TableOperator
+from datagen.step import Embedder, Filter, Operator, TableFilter, TableOperator
 
 #: Raised when the layout of run directories changes.
 LAYOUT = 1
@@ -131,7 +131,10 @@ def _place(
 ) -> Planned:
     operator = step.operator
     values_settings, rules = _settings(operator)
-    whole_table = isinstance(operator, TableOperator)
+    # A whole-table step depends on every row; the id stands in the provenance it writes.
+    whole = None
+    if isinstance(operator, (TableOperator, TableFilter)):
+        whole = [rows_before] if isinstance(operator, Filter) else [rows_before, step.id]
     values = fingerprint(
         step.kind,
         step.op,
@@ -140,8 +143,7 @@ def _place(
         operator.revision(),
         seed,
         sorted((need, lineage.get(need, "")) for need in operator.needs(step.before)),
-        # A whole-table step depends on every row; the id stands in the provenance it writes.
-        [rows_before, step.id] if whole_table else None,
+        whole,
     )
     # An operator that writes its line of provenance writes the id of its step with it.
     writes = step.after != step.before or not isinstance(operator, (Filter, Embedder))

@@ -6,7 +6,8 @@ There are four shapes:
 
 - :class:`Source` lists records of a collection.
 - :class:`RowOperator` looks at rows one batch at a time (embed, text, edit).
-- :class:`Filter` is a row operator that measures scores, and decides by rules afterwards.
+- :class:`Filter` is a row operator that measures scores, and decides by rules afterwards;
+  :class:`TableFilter` one whose scores hang on the whole table.
 - :class:`TableOperator` needs the whole table (pair, negatives, split, shards).
 """
 
@@ -168,6 +169,11 @@ class RowOperator(Operator[S]):
     def open(self, context: Context) -> None:
         """Load models and spaces; once per worker."""
 
+    def ready(self, context: Context, parallel: Parallel = serial) -> None:
+        """Once, in the driver, before the first row without an answer: files in the run directory
+        that all workers open (an index).
+        """
+
     def prepare(self, rows: pa.Table) -> pa.Table:
         """CPU work ahead of the call; must keep ``id``. May add verdict columns."""
         return rows
@@ -222,6 +228,23 @@ class Tables:
     items: pa.Table
     rows: pa.Table
     level: Level
+
+
+class TableFilter(Filter[S]):
+    """A filter whose scores hang on the whole table: what is near in it, how often it stands there.
+
+    ``measure`` runs in the driver, with ``parallel`` for its heavy parts, and is done again
+    whenever other rows come in; other ``rules`` only decide, as those of every filter.
+    """
+
+    @abstractmethod
+    def measure(self, tables: Tables, context: Context, parallel: Parallel = serial) -> pa.Table:
+        """``id``, the scores and optionally verdicts of all ``tables.rows``, as a batch of a filter
+        gives them.
+        """
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        raise TypeError(f"{type(self).__name__} measures whole tables")
 
 
 @dataclass

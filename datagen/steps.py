@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,16 @@ from datagen.errors import DatagenError
 from datagen.plan import Planned
 from datagen.schema import Level
 from datagen.space import Space
-from datagen.step import Context, Embedder, Filter, RowOperator, TableOperator, Tables
+from datagen.step import (
+    Context,
+    Embedder,
+    Filter,
+    Parallel,
+    RowOperator,
+    TableFilter,
+    TableOperator,
+    Tables,
+)
 
 
 @dataclass
@@ -107,7 +116,10 @@ def execute(
     else:
         subjects = rows
     journal = store.Journal(planned.journal)
-    _fill(journal, planned, operator, state, subjects, engine, retry_failed, reporter)
+    if isinstance(operator, TableFilter):
+        _measure(journal, planned, operator, state, engine, retry_failed, reporter)
+    else:
+        _fill(journal, planned, operator, state, subjects, engine, retry_failed, reporter)
     without = tables.VECTORS if isinstance(operator, Embedder) else ()
     answered = tables.answers(journal, subjects["id"], without)
     if isinstance(operator, Filter):
@@ -156,8 +168,40 @@ def _fill(
         return
     level: Level = "items" if operator.on_items else state.level
     columns = sorted({"id", *operator.columns(level)} & set(todo.column_names))
+    operator.ready(state.context(planned), _parallel(engine))
     job = Job(operator, state.context(planned), planned.journal)
     engine().rows(job, todo.select(columns), planned.step.resources, reporter.advance)
+
+
+def _measure(
+    journal: store.Journal,
+    planned: Planned,
+    operator: TableFilter[Any],
+    state: State,
+    engine: Callable[[], Any],
+    retry_failed: bool,
+    reporter: Any,
+) -> None:
+    """Write the scores of the whole table to the journal, unless they all stand there."""
+    from datagen.engine import journal_rows
+
+    rows = state.rows()
+    done = set(rows["id"].to_pylist()) <= journal.units(without_failed=retry_failed)
+    reporter.start(planned, rows.num_rows, rows.num_rows if done else 0)
+    if not done:
+        whole = Tables(state.items(), rows, state.level)
+        measured = operator.measure(whole, state.context(planned), _parallel(engine))
+        journal.append(journal_rows(rows, measured))
+
+
+def _parallel(engine: Callable[[], Any]) -> Parallel:
+    """The workers of ``engine``, which is connected when they are first wanted."""
+
+    def parallel(function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        found: Iterator[Any] = engine().parallel(function, arguments)
+        return found
+
+    return parallel
 
 
 def _decide(operator: Filter[Any], state: State, answered: pa.Table, on_items: bool) -> Outcome:
@@ -226,11 +270,9 @@ def _whole_table(
     assert planned.step is not None
     reporter.start(planned, rows.num_rows, 0)
 
-    def parallel(function: Callable[[Any], Any], arguments: Any) -> Any:
-        return engine().parallel(function, arguments)
-
     items = state.items()
-    result = operator(Tables(items, rows, state.level), state.context(planned), parallel)
+    context = state.context(planned)
+    result = operator(Tables(items, rows, state.level), context, _parallel(engine))
     made = tables.by_id(result.rows)
     verdicts = result.verdicts.select(schema.VERDICTS.names).cast(schema.VERDICTS)
     verdicts = _one_each(rows, verdicts, f"step {planned.id}")
