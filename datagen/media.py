@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -40,6 +41,7 @@ __all__ = [
     "MediaError",
     "Probe",
     "admitted",
+    "again",
     "decode",
     "image",
     "probe",
@@ -138,9 +140,10 @@ def read(media: Mapping[str, Any], limits: Limits = DEFAULT) -> bytes:
     """The bytes of ``media`` (a mapping shaped like :data:`datagen.schema.MEDIA`).
 
     ``offset`` and ``size`` cut a range out of a tar; without a size the file is read to its end.
+    Where ``sha256`` is known, the bytes are those that it tells.
     Raises MediaError: ``missing_file``, ``not_a_file``, ``unreadable_file``, ``truncated``
     (shorter than ``size``), ``empty_file``, ``too_many_bytes``, ``http_not_allowed``,
-    ``protocol_not_allowed``.
+    ``protocol_not_allowed``, ``media_changed`` (other bytes than ``sha256`` tells).
     """
     path = media.get("path") or ""
     offset, size = media.get("offset") or 0, media.get("size")
@@ -154,6 +157,9 @@ def read(media: Mapping[str, Any], limits: Limits = DEFAULT) -> bytes:
     # One byte more than allowed tells a file that is too long without reading all of it.
     wanted = size if size is not None else most + 1
     data = _fetch(path, offset, wanted, limits)
+    known = media.get("sha256")
+    if known and hashlib.sha256(data).hexdigest() != known:
+        raise MediaError("media_changed", f"{path}: other bytes than when it was listed")
     if size is not None and len(data) < size:
         raise MediaError("truncated", f"{path}: {len(data)} of {size} bytes")
     if len(data) > most:
@@ -161,6 +167,14 @@ def read(media: Mapping[str, Any], limits: Limits = DEFAULT) -> bytes:
     if not data:
         raise MediaError("empty_file", f"{path}: no bytes")
     return data
+
+
+def again(media: Mapping[str, Any]) -> bytes:
+    """The bytes of an item that was taken in (:func:`admitted`), as they were then.
+
+    Raises MediaError as :func:`read` does.
+    """
+    return read(media, admitted(media))
 
 
 def _fetch(path: str, offset: int, size: int, limits: Limits) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import uuid
@@ -12,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Literal
 
 from datagen import media, store
-from datagen.errors import DatagenError
 from datagen.shards._write import EXTENSIONS, UNKNOWN
 
 Mode = Literal["copy", "link", "none"]
@@ -27,18 +25,10 @@ class Unreadable(Exception):
 
 def read(where: Mapping[str, Any]) -> bytes:
     """The bytes of a medium, the ones that its hash tells. Raises Unreadable."""
-    # What these bytes may cost was decided when they were first read; now their hash decides.
-    size = where["size"] or media.DEFAULT.max_bytes
-    limits = media.Limits(max_bytes=size, max_video_bytes=size, allow_http=True)
     try:
-        data = media.read(where, limits)
+        return media.again(where)
     except media.MediaError as error:
-        raise Unreadable(f"{error.rule}: {error.detail}") from error
-    except (OSError, DatagenError) as error:
-        raise Unreadable(f"{where['path']}: {error}") from error
-    if where["sha256"] and hashlib.sha256(data).hexdigest() != where["sha256"]:
-        raise Unreadable(f"{where['path']}: other bytes than when it was listed")
-    return data
+        raise Unreadable(str(error)) from error
 
 
 def extension(where: Mapping[str, Any]) -> str:

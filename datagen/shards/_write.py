@@ -34,9 +34,8 @@ UNKNOWN = "bin"
 _ROLES = (("references", "reference"), ("targets", "target"), ("negatives", "negative"))
 _MEDIA_FIELDS = ("format", "frames", "height", "modality", "seconds", "sha256", "size", "width")
 
-
-class _Changed(Exception):
-    """A medium is no longer what it was when it was read first."""
+#: Path, offset and hash of a medium.
+_Place = tuple[str, int, str | None]
 
 
 class _Nothing(Exception):
@@ -44,23 +43,23 @@ class _Nothing(Exception):
 
 
 class _Reader:
-    """Reads media, checks them against their hash, and keeps the last ones."""
+    """Reads media as they were when they were listed, and keeps the last ones."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._kept: OrderedDict[_Place, bytes] = OrderedDict()
         self._size = 0
 
     def __call__(self, where: Mapping[str, Any]) -> bytes:
-        place = (where["path"], where["offset"] or 0)
+        place = _place(where)
         data = self._kept.get(place)
         if data is not None and len(data) == where["size"]:
             self._kept.move_to_end(place)
             return data
-        data = _read(where)
+        data = media.again(where)
         self._keep(place, data)
         return data
 
-    def _keep(self, place: tuple[str, int], data: bytes) -> None:
+    def _keep(self, place: _Place, data: bytes) -> None:
         if len(data) <= CACHED:
             self._size += len(data) - len(self._kept.pop(place, b""))
             self._kept[place] = data
@@ -72,40 +71,22 @@ class _Reader:
 
         What cannot be read is left to the row that wants it, which fails by it.
         """
-        wanted: dict[tuple[str, int], Mapping[str, Any]] = {}
+        wanted: dict[_Place, Mapping[str, Any]] = {}
         room = CACHE // 2
         for where in (place for row in rows for place in _places(row, negatives)):
-            place, size = (where["path"], where["offset"] or 0), where["size"] or CACHED
+            place, size = _place(where), where["size"] or CACHED
             if store.is_local(where["path"]) or place in self._kept or size > CACHED:
                 continue
             if place not in wanted and room >= size:
                 wanted[place] = where
                 room -= size
-        for (place, where), data in zip(
-            wanted.items(), read_ahead(list(wanted.values())), strict=True
-        ):
-            if isinstance(data, bytes) and _is_same(where, data):
+        for place, data in zip(wanted, read_ahead(list(wanted.values())), strict=True):
+            if isinstance(data, bytes):
                 self._keep(place, data)
 
 
-def _read(where: Mapping[str, Any]) -> bytes:
-    # What these bytes may cost was decided when they were first read; now their hash decides.
-    size = where["size"] or media.DEFAULT.max_bytes
-    limits = media.Limits(max_bytes=size, max_video_bytes=size, allow_http=True)
-    try:
-        data = media.read(where, limits)
-    except media.MediaError as error:
-        raise _Changed(f"{error.rule}: {error.detail}") from error
-    except OSError as error:
-        raise _Changed(f"{where['path']}: {error}") from error
-    if not _is_same(where, data):
-        raise _Changed(f"{where['path']}: other bytes than when it was listed")
-    return data
-
-
-def _is_same(where: Mapping[str, Any], data: bytes) -> bool:
-    """Whether these are the bytes that were there when the source was read."""
-    return not where["sha256"] or hashlib.sha256(data).hexdigest() == where["sha256"]
+def _place(where: Mapping[str, Any]) -> _Place:
+    return where["path"], where["offset"] or 0, where["sha256"]
 
 
 def _places(row: Mapping[str, Any], negatives: bool) -> Iterator[Mapping[str, Any]]:
@@ -140,7 +121,7 @@ def write_shard(spec: Mapping[str, Any]) -> dict[str, Any]:
                         read.ahead(rows[number : number + AHEAD], spec["negatives"])
                     try:
                         blocks = _pieces(_sample(row, spec, read))
-                    except _Changed as error:
+                    except media.MediaError as error:
                         failed.append([row["id"], "media_changed", str(error)])
                         continue
                     except ValueError as error:

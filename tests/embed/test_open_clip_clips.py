@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import os
@@ -258,6 +259,29 @@ def test_what_a_recipe_let_in_is_not_refused_later(
     monkeypatch.setattr(media, "DEFAULT", small)
     (row,) = embed(opened(tiny_clip), items).values()
     assert row["verdict"] == schema.KEPT
+
+
+def test_a_clip_that_is_another_one_by_now_fails_and_gives_no_vector(
+    tiny_clip: str, tmp_path: Path
+) -> None:
+    """Whether the other one is shorter, as long, or begins with as many bytes that decode."""
+    first = tiny_clips.fade(12)
+    other = tiny_clips.fade(12, 3)
+    cases = {"longer": other + bytes(len(first)), "shorter": other[:60], "same": first + b"more"}
+    rows = []
+    for name in cases:
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(first)
+        known = media_of(path) | {"sha256": hashlib.sha256(first).hexdigest()}
+        rows.append({"id": name, "media": known, "captions": []})
+    for name, data in cases.items():
+        (tmp_path / f"{name}.mp4").write_bytes(data)
+    found = embed(opened(tiny_clip), pa.Table.from_pylist(rows, schema=ITEM))
+    for name in ("longer", "shorter"):
+        told = (found[name]["verdict"], found[name]["rule"], found[name]["vector"])
+        assert told == (schema.FAILED, "media_changed", None)
+        assert f"{name}.mp4" in found[name]["detail"]
+    assert found["same"]["verdict"] == schema.KEPT
 
 
 @pytest.mark.real_data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,12 @@ def item(name: str, path: str | None = None) -> dict[str, Any]:
         "captions": [],
         "labels": "{}",
     }
+
+
+def _png(seed: int) -> bytes:
+    out = io.BytesIO()
+    tiny_clips.picture(seed).save(out, "png")
+    return out.getvalue()
 
 
 def items(hashes: dict[str, int | None], tones: dict[str, int] | None = None) -> pa.Table:
@@ -97,6 +105,21 @@ def test_pictures_are_hashed_and_broken_ones_fail_with_their_rule(tmp_path: Path
     halves = pa.concat_tables([operator()(table.slice(0, 30)), operator()(table.slice(30))])
     assert halves.equals(found)
     assert operator()(table.slice(0, 0)).num_rows == 0
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_what_was_replaced_since_it_was_listed_fails(kind: str, tmp_path: Path) -> None:
+    make = _png if kind == "image" else lambda seed: tiny_clips.fade(6, seed)
+    path, first, other = tmp_path / "a", make(0), make(1)
+    path.write_bytes(first)
+    row = item("a", str(path))
+    told = {"sha256": hashlib.sha256(first).hexdigest(), "size": len(first), "modality": kind}
+    row["media"] |= told
+    table = pa.Table.from_pylist([row], schema=schema.ITEMS).select(["id", "media"])
+    assert operator()(table)["verdict"].to_pylist() == ["kept"]
+    path.write_bytes(other + bytes(max(0, len(first) - len(other))))
+    (found,) = operator()(table).to_pylist()
+    assert (found["verdict"], found["rule"], found["phash"]) == ("failed", "media_changed", None)
 
 
 def test_copies_of_a_picture_are_found_and_other_pictures_are_not(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datagen import schema, store
+from datagen import media, schema, store
 from datagen.errors import DatagenError
 from datagen.registry import find
 from datagen.shards import _plan, _tar
@@ -387,17 +387,15 @@ def test_a_killed_writer_leaves_no_shard_and_the_next_one_finishes(tmp_path, row
 
 
 def test_a_write_that_breaks_off_leaves_nothing_under_the_final_name(tmp_path, rows, monkeypatch):
-    from datagen.shards import _write
-
     calls = itertools.count()
-    read = _write._read
+    read = media.again
 
     def breaks(where):
         if next(calls) == 5:
             raise MemoryError
         return read(where)
 
-    monkeypatch.setattr(_write, "_read", breaks)
+    monkeypatch.setattr(media, "again", breaks)
     with pytest.raises(MemoryError):
         write(tmp_path, rows)
     assert files(tmp_path) == {}
