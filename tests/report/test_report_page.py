@@ -534,3 +534,14 @@ def test_a_run_on_a_store_gets_its_page_there(tmp_path):
     assert {"index-0.js", "rows-0.js", "sheet-0.webp"} <= set(
         store.names(store.join(out, "report", folder))
     )
+
+
+def test_figures_of_several_splits_break_between_words_on_a_phone(made, opened):
+    path, _ = made
+    tab = opened(path, width=390, height=844)
+    cells = tab.query_selector_all("#figures .broad td.num")
+    shown = [cell for cell in cells if cell.inner_text().startswith("mean")]
+    assert shown
+    # The widest word of "mean 3.32, median 2, 2 to 6" and a cell's padding.
+    assert min(cell.bounding_box()["width"] for cell in shown) > 70
+    assert tab.eval_on_selector("html", "page => page.scrollWidth") == 390
