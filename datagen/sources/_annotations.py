@@ -55,6 +55,7 @@ def format_of(file: str, lines: bool = False) -> Format:
 
     lines: also ``.txt``, each line a row with the column ``text``.
     """
+    _refuse_folder(file)
     end = file.removesuffix(".gz").rpartition(".")[2].lower()
     if lines and end == "txt":
         return "txt"
@@ -64,8 +65,14 @@ def format_of(file: str, lines: bool = False) -> Format:
     return _FORMATS[end]
 
 
+def _refuse_folder(file: str) -> None:
+    if store.is_local(file) and os.path.isdir(store.local_path(file)):
+        raise DatagenError(f"{file}: a folder; name the file in it")
+
+
 def columns(file: str, kind: Format) -> list[str]:
     """Column names, from the head of the file. Raises DatagenError where it has no such head."""
+    _refuse_folder(file)
     if kind == "parquet":
         return list(_parquet(file).schema_arrow.names)
     if kind == "txt":

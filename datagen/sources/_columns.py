@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from datagen.errors import nearest
+from datagen.errors import DatagenError, RecipeError, nearest
 from datagen.sources import _records
 
 #: ``labels`` of a source: columns, or all that no other setting uses.
 Labels = list[str] | Literal["all"] | None
+#: What a setting says: one column or template, several, or none.
+Rules = str | Sequence[str] | None
+
+#: Settings whose rules may be templates; the others name columns as they are.
+TEMPLATED = frozenset({"captions", "media"})
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
@@ -25,7 +30,7 @@ def columns(rules: Iterable[str]) -> list[str]:
     return [name for rule in rules for name in (_FIELD.findall(rule) if "{" in rule else [rule])]
 
 
-def named(**settings: str | Sequence[str] | None) -> dict[str, str]:
+def named(**settings: Rules) -> dict[str, str]:
     """Every column that a setting names, with the setting; a later setting counts more.
 
     ``labels`` may be ``all``, which names none.
@@ -33,21 +38,47 @@ def named(**settings: str | Sequence[str] | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for setting, rules in settings.items():
         if setting != "labels" or rules != "all":
-            found.update(dict.fromkeys(columns(listed(rules)), setting))
+            names = columns(listed(rules)) if setting in TEMPLATED else listed(rules)
+            found.update(dict.fromkeys(names, setting))
     return found
 
 
-def unknown(
-    place: str, names: Mapping[str, str], known: Sequence[str], dotted: bool = False
+def faults(
+    place: str,
+    known: Sequence[str],
+    settings: Mapping[str, Rules],
+    holds: Callable[[str], bool] | None = None,
 ) -> Iterator[str]:
-    """One line for each of ``names`` (column to setting) that is not among ``known``.
+    """One line for each column that a setting names and that is not among ``known``.
 
-    dotted: of ``json.caption`` only ``json`` must be known.
+    Also for each template without a column: all rows would get the same text. holds: says of a
+    name that is not known whether it is a field within a column.
     """
-    for column, setting in names.items():
-        if column not in known and not (dotted and column.partition(".")[0] in known):
+    for column, setting in named(**settings).items():
+        if column not in known and not (holds is not None and holds(column)):
             hint = nearest(column, known)
             yield f"{place}: {setting} names column '{column}', which is not there; {hint}"
+    for setting in sorted(TEMPLATED & settings.keys()):
+        for rule in listed(settings[setting]):
+            if "{" in rule and not _FIELD.search(rule):
+                yield (
+                    f"{place}: {setting}: '{rule}' names no column; a template has columns in "
+                    'braces, such as "{title}, {colour}"'
+                )
+
+
+def told(found: Iterable[str]) -> Iterator[str]:
+    """The faults that are found, and as the last one what is raised on the way."""
+    try:
+        yield from found
+    except DatagenError as error:
+        yield str(error)
+
+
+def refuse(found: Iterable[str]) -> None:
+    """Raises RecipeError where there are faults."""
+    if lines := list(found):
+        raise RecipeError(lines)
 
 
 def value(row: Mapping[str, Any], name: str) -> Any:

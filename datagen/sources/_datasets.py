@@ -18,6 +18,7 @@ from typing import Any
 from datagen import libraries, schema, store
 from datagen.errors import DatagenError
 
+_NO_ROWS = "dataset '{}': holds no row"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 _UNREACHED = {
@@ -98,7 +99,8 @@ def opened_again(wanted: Wanted, content: str) -> Opened:
 def _loaded() -> Any:
     """The library, quiet: without telemetry, and bars where nobody watches."""
     libraries.quiet()
-    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    # What it logs as an error it raises too, and the one line tells it.
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     import datasets
 
     if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") == "1":
@@ -125,6 +127,11 @@ def _saved(wanted: Wanted) -> tuple[str, str] | None:
             raise DatagenError(
                 f"dataset '{path}': its one split is {split or 'without a name'}; leave out `split`"
             )
+    if wanted.config is not None:
+        raise DatagenError(
+            f"dataset '{path}': save_to_disk wrote it, which keeps one configuration; leave out "
+            "`config`"
+        )
     return path, store.local_copy(path, store.names(path))
 
 
@@ -141,6 +148,8 @@ def _chosen(wanted: Wanted, splits: list[str]) -> str:
 
 def _from_disk(place: str, folder: str) -> Opened:
     content = [f"{name} {store.stamp(store.join(place, name))}" for name in store.names(place)]
+    if store.read_json(f"{folder}/state.json").get("_data_files") == []:
+        raise DatagenError(_NO_ROWS.format(place))
     rows = _loaded().Dataset.load_from_disk(folder)
     return Opened(rows, schema.content_id(*content), (folder,))
 
@@ -153,6 +162,8 @@ def _built(wanted: Wanted) -> Opened:
     path, given = wanted.path, {}
     patterned = any(mark in path for mark in "*?[")
     if not wanted.on_hub and (patterned or not _folder(path)):
+        if patterned and store.is_local(path) and not glob.glob(path, recursive=True):
+            raise DatagenError(f"dataset '{path}': no file matches this pattern")
         if not patterned and not store.exists(path):
             raise DatagenError(
                 f"dataset '{path}': no such file or folder, nor a name such as org/name; "
@@ -274,12 +285,17 @@ def _kinds(error: BaseException) -> set[str]:
 
 
 def _explained(wanted: Wanted, error: BaseException) -> str:
+    if "DatasetGenerationError" in _kinds(error) and error.__cause__ is not None:
+        # It says that it failed; what it failed on says why.
+        error = error.__cause__
     kinds, text = _kinds(error), " ".join(str(error).split())
     for kind, mend in _MENDS.items():
         if kind in kinds:
             return mend
     if isinstance(error, ModuleNotFoundError):
         return f"needs {error.name}: pip install 'datagen[hf]'"
+    if "corresponds to no data" in text:
+        return f"split '{wanted.split}' holds no row" if wanted.split else "holds no row"
     if "gated dataset" in text:
         return _MENDS["GatedRepoError"]
     if kinds & _UNREACHED and wanted.on_hub:

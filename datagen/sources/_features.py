@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from datagen.sources import _records
 _MEDIA = {"Image": "image", "Video": "video"}
 #: Feature types that neither labels nor captions are made of.
 _HEAVY = frozenset({*_MEDIA, "Audio", "Pdf", "Mesh", "Nifti"})
+#: Feature types without fields.
+_PLAIN = frozenset({*_HEAVY, "Value", "ClassLabel"})
 _BYTES = frozenset({"binary", "large_binary"})
 _TEXTS = frozenset({"string", "large_string"})
 
@@ -42,6 +45,24 @@ def holds_media(feature: Any) -> bool:
     return type(feature).__name__ in _MEDIA or getattr(feature, "dtype", "") in _BYTES | _TEXTS
 
 
+def holds(features: Mapping[str, Any], name: str) -> bool:
+    """Whether ``meta.title`` is a field within one of the columns, as far as their types tell."""
+    head, _, rest = name.partition(".")
+    return bool(rest) and head in features and _has(features[head], rest)
+
+
+def _has(feature: Any, name: str) -> bool:
+    within = inner(feature)
+    if within is not None:
+        return _has(within, name)
+    # The old Sequence of objects keeps its fields in ``feature``.
+    fields = feature if isinstance(feature, Mapping) else getattr(feature, "feature", None)
+    if isinstance(fields, Mapping):
+        return name in fields or holds(fields, name)
+    # Plain values have no fields; which ones a column of JSON has, only its rows tell.
+    return type(feature).__name__ not in _PLAIN
+
+
 def is_heavy(feature: Any) -> bool:
     """Whether a column holds media or bytes, which no label is made of."""
     within = inner(feature)
@@ -59,9 +80,11 @@ def modality(feature: Any) -> str:
 
 
 def told(feature: Any, value: Any) -> Any:
-    """``value`` with the names of classes in place of their numbers."""
+    """``value`` with the names of classes in place of their numbers, and columns of JSON read."""
     if value is None:
         return None
+    if type(feature).__name__ == "Json":
+        return _parsed(value)
     if type(feature).__name__ == "ClassLabel":
         names = feature.names or []
         return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
@@ -78,6 +101,14 @@ def told(feature: Any, value: Any) -> Any:
     if within is not None and isinstance(value, (list, tuple)):
         return [told(within, part) for part in value]
     return value
+
+
+def _parsed(value: Any) -> Any:
+    """What a cell of JSON says; the cell as it is where it says nothing."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
 
 
 def byte_lengths(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:

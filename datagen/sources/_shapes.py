@@ -37,22 +37,38 @@ def coco(data: Any) -> Iterator[Row]:
 def ego4d(data: Any) -> Iterator[Row]:
     """Ego4D's narration.json: ``video``, ``narration``, ``start`` (seconds), ``pass``, ``uid``.
 
-    Both passes of narrators count; the summaries do not. Raises ValueError.
+    Both passes of narrators count; the summaries do not. A narration that lacks its text or time
+    is a row without it, which fails by name. Raises ValueError.
     """
+    videos = data.get("videos", data) if isinstance(data, dict) else None
+    if not isinstance(videos, dict) or not any(map(_is_narrated, videos.values())):
+        raise ValueError("no narration file of Ego4D: an object of narrated videos was expected")
+    for video, told in videos.items():
+        for number in (1, 2):
+            for note in _notes(video, told, number):
+                said = note if isinstance(note, dict) else {}
+                yield {
+                    "video": video,
+                    "narration": said.get("narration_text"),
+                    "start": said.get("timestamp_sec"),
+                    "pass": number,
+                    "uid": said.get("annotation_uid"),
+                }
+
+
+def _notes(video: str, told: Any, number: int) -> list[Any]:
     try:
-        for video, told in data.get("videos", data).items():
-            for number in (1, 2):
-                one = told.get(f"narration_pass_{number}") or {}
-                for note in one.get("narrations") or []:
-                    yield {
-                        "video": video,
-                        "narration": note["narration_text"],
-                        "start": note["timestamp_sec"],
-                        "pass": number,
-                        "uid": note.get("annotation_uid"),
-                    }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no narration file of Ego4D: {error!r}") from error
+        found = ((told or {}).get(f"narration_pass_{number}") or {}).get("narrations") or []
+    except AttributeError:
+        found = None
+    if not isinstance(found, list):
+        raise ValueError(f"no narration file of Ego4D: no list of narrations in video '{video}'")
+    return found
+
+
+def _is_narrated(video: Any) -> bool:
+    passes = ("narration_pass_1", "narration_pass_2")
+    return isinstance(video, dict) and any(name in video for name in passes)
 
 
 #: What reads a JSON file of each kind.

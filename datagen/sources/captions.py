@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from datagen.errors import DatagenError
 from datagen.schema import Level
 from datagen.sources import _annotations, _columns, _paths, _records
 from datagen.step import Context, Settings, Source
@@ -70,10 +69,10 @@ class Captions(Source[CaptionsSettings]):
     # --- checks and parts ---------------------------------------------------------------------
 
     def check(self) -> Iterable[str]:
-        try:
-            yield from self._faults(self._files()[0])
-        except DatagenError as error:
-            yield str(error)
+        return _columns.told(self._first_faults())
+
+    def _first_faults(self) -> Iterator[str]:
+        yield from self._faults(self._files()[0])
 
     def _faults(self, file: str) -> Iterator[str]:
         kind = self._kind(file)
@@ -82,14 +81,13 @@ class Captions(Source[CaptionsSettings]):
         if not captions:
             yield f"{file}: set `captions` to the column with the texts ({', '.join(columns)})"
         chosen = self.settings
-        names = _columns.named(captions=captions, labels=chosen.labels, key=self._key(kind))
-        yield from _columns.unknown(file, names, columns)
+        rules = {"captions": captions, "labels": chosen.labels, "key": self._key(kind)}
+        yield from _columns.faults(file, columns, rules)
 
     def parts(self, context: Context) -> list[dict[str, Any]]:
         out = []
         for file in self._files():
-            for fault in self._faults(file):
-                raise DatagenError(fault)
+            _columns.refuse(self._faults(file))
             out += _annotations.parts(file, self._kind(file))
         return out
 

@@ -96,20 +96,18 @@ class Folder(Source[FolderSettings]):
         default = "file_name" if self.settings.format == "coco" else None
         return _columns.listed(self.settings.media or default)
 
-    def _named(self) -> dict[str, str]:
-        """Every column that a setting names, with the setting."""
-        chosen = self.settings
-        return _columns.named(
-            captions=self._captions, labels=chosen.labels, key=chosen.key, media=self._media
-        )
+    @property
+    def _rules(self) -> dict[str, _columns.Rules]:
+        """What the settings say that name columns."""
+        own = self.settings
+        return {
+            "captions": self._captions, "labels": own.labels, "key": own.key, "media": self._media
+        }  # fmt: skip
 
     # --- checks -------------------------------------------------------------------------------
 
     def check(self) -> Iterable[str]:
-        try:
-            yield from self._faults()
-        except DatagenError as error:
-            yield str(error)
+        return _columns.told(self._faults())
 
     def _faults(self) -> Iterator[str]:
         path, file = self.settings.path, self._file
@@ -119,8 +117,7 @@ class Folder(Source[FolderSettings]):
         if not self._root.holds(self.settings.media_root):
             yield f"media_root '{self.settings.media_root}': must lie in {path}"
         if file is None:
-            named = {*self._named().values(), *(["labels"] if self.settings.labels else [])}
-            for setting in sorted(named):
+            for setting in sorted(name for name, rules in self._rules.items() if rules):
                 yield f"{setting}: names a column, so `annotations` must name a file"
             return
         if not store.exists(file):
@@ -132,13 +129,12 @@ class Folder(Source[FolderSettings]):
                 f"{file}: set `media` to the column with file names ({', '.join(columns)}); "
                 "for captions without media use type: captions"
             )
-        yield from _columns.unknown(file, self._named(), columns)
+        yield from _columns.faults(file, columns, self._rules)
 
     # --- parts --------------------------------------------------------------------------------
 
     def parts(self, context: Context) -> list[dict[str, Any]]:
-        for fault in self._faults():
-            raise DatagenError(fault)
+        _columns.refuse(self._faults())
         file = self._file
         return self._listing() if file is None else _annotations.parts(file, self._kind(file))
 
@@ -201,7 +197,7 @@ class Folder(Source[FolderSettings]):
                 yield {**draft, "size": size}
 
     def _annotated(self, part: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        wanted = None if self.settings.labels == "all" else list(self._named())
+        wanted = None if self.settings.labels == "all" else list(_columns.named(**self._rules))
         file = part["file"]
         for number, row in _annotations.rows(part, wanted):
             if isinstance(row, str):

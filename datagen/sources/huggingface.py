@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from datagen import containers, store
-from datagen.errors import DatagenError
+from datagen.errors import DatagenError, nearest
 from datagen.schema import Level
 from datagen.sources import _columns, _datasets, _features, _records, _shard
 from datagen.sources._datasets import Opened, Wanted
@@ -70,6 +71,7 @@ class HuggingFace(Source[HuggingFaceSettings]):
     ``missing_file``.
     """
 
+    version = 2
     Settings = HuggingFaceSettings
     requires = (("datasets", "hf"),)
 
@@ -108,33 +110,35 @@ class HuggingFace(Source[HuggingFaceSettings]):
 
     def _faults(self, rows: Any) -> Iterator[str]:
         place, known, media = f"dataset '{self.settings.path}'", rows.features, self.settings.media
-        yield from _columns.unknown(place, self._columns(), list(known), dotted=True)
-        if media is not None and media in known and not _features.holds_media(known[media]):
+        fields = functools.partial(_features.holds, known)
+        yield from _columns.faults(place, list(known), self._rules, fields)
+        if media is not None and media not in known:
+            hint = nearest(media, known)
+            yield f"{place}: media names column '{media}', which is not there; {hint}"
+        elif media is not None and not _features.holds_media(known[media]):
             able = [name for name in known if _features.holds_media(known[name])]
             kind = type(known[media]).__name__
             yield (
                 f"{place}: media names column '{media}' of type {kind}; images, clips, bytes or "
                 f"file names expected ({', '.join(able) or 'no column has them'})"
             )
-        for name, setting in self._columns().items():
-            if setting != "media" and name in known and _features.is_heavy(known[name]):
+        for name, setting in _columns.named(**self._rules).items():
+            if name in known and _features.is_heavy(known[name]):
                 kind = type(known[name]).__name__
                 yield f"{place}: {setting} names column '{name}' of type {kind}; texts expected"
 
-    def _columns(self) -> dict[str, str]:
+    @property
+    def _rules(self) -> dict[str, _columns.Rules]:
+        """What the settings say that name columns or fields within them; media is a column."""
         chosen = self.settings
-        return _columns.named(
-            captions=chosen.captions, labels=chosen.labels, key=chosen.key, media=chosen.media
-        )
+        return {"captions": chosen.captions, "labels": chosen.labels, "key": chosen.key}
 
     def parts(self, context: Context) -> list[dict[str, Any]]:
         """Ranges of rows, of at most :data:`ROWS` rows and :data:`BYTES` of media."""
-        for fault in self.check():
-            raise DatagenError(fault)
+        _columns.refuse(self.check())
         wanted = self._wanted()
         found = _datasets.opened(wanted)
-        for fault in self._faults(found.rows):
-            raise DatagenError(fault)
+        _columns.refuse(self._faults(found.rows))
         sizes = np.zeros(len(found.rows), np.int64)
         if self.settings.media is not None:
             sizes = _features.byte_lengths(found.rows.data.column(self.settings.media))
@@ -162,7 +166,9 @@ class HuggingFace(Source[HuggingFaceSettings]):
     def _used(self, rows: Any) -> list[str]:
         """The columns that are read, media among them."""
         known = rows.features
-        names = {name if name in known else name.partition(".")[0] for name in self._columns()}
+        named = _columns.named(**self._rules)
+        names = {name if name in known else name.partition(".")[0] for name in named}
+        names |= {self.settings.media or ""}
         if self.settings.labels == "all":
             names |= {name for name in known if not _features.is_heavy(known[name])}
         return [name for name in known if name in names]

@@ -15,7 +15,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from datagen import store
-from datagen.errors import DatagenError
 from datagen.schema import Level
 from datagen.sources import _annotations, _columns, _records, _telling
 from datagen.sources._root import Fault, Root
@@ -94,18 +93,15 @@ class Narrations(Source[NarrationsSettings]):
         folder = os.path.dirname(self.settings.path) or "."
         return Root(self.settings.media_root or folder)
 
+    @property
+    def _rules(self) -> dict[str, _columns.Rules]:
+        """What the settings say that name columns."""
+        names = ("labels", "key", "media", "stop", "start", "narration", "video")
+        return {name: getattr(self.settings, name) for name in names}
+
     def _named(self) -> dict[str, str]:
         """Every column that a setting names, with the setting."""
-        chosen = self.settings
-        return _columns.named(
-            labels=chosen.labels,
-            key=chosen.key,
-            media=chosen.media,
-            stop=chosen.stop,
-            start=chosen.start,
-            narration=chosen.narration,
-            video=chosen.video,
-        )
+        return _columns.named(**self._rules)
 
     def _wanted(self) -> list[str] | None:
         """The columns of the file that matter; None: all."""
@@ -122,10 +118,7 @@ class Narrations(Source[NarrationsSettings]):
     # --- checks and parts ---------------------------------------------------------------------
 
     def check(self) -> Iterable[str]:
-        try:
-            yield from self._faults()
-        except DatagenError as error:
-            yield str(error)
+        return _columns.told(self._faults())
 
     def _faults(self) -> Iterator[str]:
         file, chosen = self.settings.path, self.settings
@@ -137,8 +130,9 @@ class Narrations(Source[NarrationsSettings]):
             if name in OWN and name not in (chosen.video, chosen.narration):
                 yield f"{file}: labels: '{name}' is a label that this source gives itself"
         columns = _annotations.columns(file, self._kind)
-        yield from _columns.unknown(file, dict.fromkeys(chosen.fields, "fields"), columns)
-        yield from _columns.unknown(file, self._named(), [*columns, *_telling.made(chosen.fields)])
+        yield from _columns.faults(file, columns, {"fields": list(chosen.fields)})
+        known = [*columns, *_telling.made(chosen.fields)]
+        yield from _columns.faults(file, known, self._rules)
         if chosen.media_root is not None and not store.exists(chosen.media_root):
             yield f"media_root {chosen.media_root}: no such folder"
 
@@ -147,8 +141,7 @@ class Narrations(Source[NarrationsSettings]):
 
         The whole file is read for them once, so what a part gives depends on no other part.
         """
-        for fault in self._faults():
-            raise DatagenError(fault)
+        _columns.refuse(self._faults())
         parts = _annotations.parts(self.settings.path, self._kind)
         reader = self._reader()
         wanted = list({*self._named(), *self.settings.fields} - _telling.made(self.settings.fields))

@@ -273,6 +273,7 @@ def test_a_wrong_column_is_told_before_the_run_with_the_nearest_name(place, mend
 @pytest.mark.parametrize("settings_and_words", [
     ({"path": "/no/such/folder"}, "no such folder"),
     ({"annotations": "none.jsonl", "media": "f"}, "no such annotation file"),
+    ({"annotations": ".", "media": "f", "format": "jsonl"}, "a folder; name the file in it"),
     ({"annotations": "a.jpg", "media": "f"}, "unknown kind of annotations"),
     ({"captions": "title"}, "`annotations` must name a file"),
     ({"media_root": "../x"}, "must lie in"),

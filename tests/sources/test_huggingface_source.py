@@ -303,6 +303,29 @@ def test_names_of_classes_stand_for_their_numbers_however_deep():
         "c": ["dog", "cat"], "t": ["x", "y"]}  # fmt: skip
 
 
+def test_columns_of_json_are_read_as_deep_as_settings_name_them(tmp_path):
+    if not hasattr(datasets, "Json"):
+        pytest.skip("this version of datasets has no columns of JSON")
+    told = {"about": datasets.Json(), "all": datasets.List(datasets.Json())}
+    rows = {"about": [{"title": "a cup", "n": 1}, {"title": "a jug"}], "all": [[{"n": 2}], []]}
+    place = str(tmp_path / "json")
+    datasets.Dataset.from_dict(rows, features=datasets.Features(told)).save_to_disk(place)
+    found = records(tmp_path, path=place, captions="about.title", labels=["about.n", "all"])
+    assert [r["captions"] for r in found] == [["a cup"], ["a jug"]]
+    assert [json.loads(r["labels"]) for r in found] == [
+        {"about.n": 1, "all": [{"n": 2}]}, {"all": []}]  # fmt: skip
+
+
+def test_fields_within_columns_are_those_that_their_types_have():
+    text = datasets.Value("string")
+    columns = {"a": {"b": {"c": text}}, "old": {"c": datasets.List(text)}, "t": text,
+               "many": datasets.List({"raw": text}), "x.y": {"z": text}}  # fmt: skip
+    for name in ("a.b", "a.b.c", "old.c", "many.raw"):
+        assert _features.holds(columns, name), name
+    for name in ("a.d", "a.b.c.e", "old.d", "many.row", "t.en", "b.c", "many", "many."):
+        assert not _features.holds(columns, name), name
+
+
 @pytest.fixture
 def two_splits(tmp_path):
     rows = datasets.Dataset.from_dict({"text": ["a cup"], "pic": [{"bytes": b"x", "path": None}]},
@@ -318,6 +341,15 @@ def two_splits(tmp_path):
     ({"split": "tain"}, "no split 'tain'; set `split` to one of train, test"),
     ({"split": "train", "captions": "txt"}, "'txt', which is not there; did you mean 'text'"),
     ({"split": "train", "media": "text2"}, "media names column 'text2'"),
+    ({"split": "train", "media": "{text}.jpg"}, "media names column '{text}.jpg'"),
+    ({"split": "train", "captions": "text.en"}, "captions names column 'text.en'"),
+    ({"split": "train", "key": "pic.name"}, "key names column 'pic.name'"),
+    ({"split": "train", "captions": "no {column"}, "'no {column' names no column"),
+    ({"split": "train", "config": "en"}, "leave out `config`"),
+    ({"path": "NOROWS"}, "holds no row"),
+    ({"path": "none.parquet"}, "holds no row"),
+    ({"path": "*.csv"}, "no file matches this pattern"),
+    ({"path": "bad.jsonl"}, "JSON parse error"),
     ({"split": "train", "captions": "pic"}, "column 'pic' of type Image; texts expected"),
     ({"split": "train", "captions": None}, "set `captions`, `media` or both"),
     ({"split": "train", "revision": "main"}, "only datasets of the hub have one"),
@@ -335,6 +367,10 @@ def test_what_cannot_be_opened_is_one_line_with_the_mend(tmp_path, two_splits, m
     for name in ("EMPTY", "PICKLE", "SCRIPT"):
         (tmp_path / name).mkdir()
     (tmp_path / "README").write_text("x")
+    none = datasets.Dataset.from_dict({"text": []})
+    none.save_to_disk(str(tmp_path / "NOROWS"))
+    none.to_parquet(str(tmp_path / "none.parquet"))
+    (tmp_path / "bad.jsonl").write_text('{"text": "a" "b"}\n')
     (tmp_path / "PICKLE" / "x.pkl").write_bytes(b"\x80\x04")
     (tmp_path / "SCRIPT" / "SCRIPT.py").write_text("raise SystemExit('it ran')")
     chosen, words = fault

@@ -205,6 +205,30 @@ def test_ego4d_own_file_is_read_with_both_of_its_passes(tmp_path):
         assert json.loads(found[2]["labels"])["pass"] == 2
 
 
+def test_a_narration_of_ego4d_that_lacks_its_text_or_time_fails_alone(tmp_path):
+    good = {"timestamp_sec": 1, "narration_text": "#C C a"}
+    notes = [good, None, {"timestamp_sec": 2}, {"narration_text": "b"}, 7]
+    data = {"v": {"narration_pass_1": {"narrations": notes}}, "w": None, "x": {"status": "gone"}}
+    file = tmp_path / "narration.json"
+    file.write_text(json.dumps({"videos": data}))
+    found = records(path=str(file), format="ego4d")
+    assert [r["rule"] for r in found] == [
+        None, "bad_time", "no_caption", "bad_time", "bad_time"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [
+    [], {"videos": []}, {"a": 1}, {"videos": {}},
+    {"v": {"narration_pass_1": {"narrations": "x"}}}, {"v": {"narration_pass_1": [1]}},
+])  # fmt: skip
+def test_what_is_no_file_of_ego4d_is_told_without_python(tmp_path, data):
+    file = tmp_path / "narration.json"
+    file.write_text(json.dumps(data))
+    (line,) = source(path=str(file), format="ego4d").check()
+    assert "no narration file of Ego4D" in line
+    assert "Error" not in line
+
+
 def test_columns_are_read_out_of_clip_names_and_name_the_clips(tmp_path):
     clips = tmp_path / "clips"
     clips.mkdir()
@@ -238,6 +262,11 @@ def test_columns_are_read_out_of_clip_names_and_name_the_clips(tmp_path):
     ({"fields": {"v": "{x}{y}"}}, "something must stand between"),
     ({"fields": {"v": "x"}}, "names in braces expected"),
     ({"media_root": "/no/such/folder"}, "no such folder"),
+    ({"path": "/"}, "/: a folder; name the file in it"),
+    ({"path": "/", "format": "csv"}, "/: a folder; name the file in it"),
+    ({"path": "/", "format": "parquet"}, "/: a folder; name the file in it"),
+    ({"media": "clip_{.mp4"}, "'clip_{.mp4' names no column"),
+    ({"video": "{v}"}, "video names column '{v}'"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_told_before_the_run_in_one_line(tmp_path, fault):
     chosen, words = fault
