@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datagen import registry, schema, store
@@ -37,8 +37,8 @@ class Planned:
     """A step with its place in the run directory.
 
     folder holds the journal (values), decision the tables (rows); ``spaces`` are the folders of
-    the spaces that the step may open. onward is what later steps know of its rows: ``rows``, and
-    what trying failed rows again has changed in them.
+    the spaces that the step may open, ``embedders`` the operators that made them. onward is what
+    later steps know of its rows: ``rows``, and what trying failed rows again has changed in them.
     """
 
     id: str
@@ -49,6 +49,7 @@ class Planned:
     folder: str
     spaces: Mapping[str, str]
     step: Step | None = None
+    embedders: Mapping[str, Operator[Any]] = field(default_factory=dict)
 
     @property
     def onward(self) -> str:
@@ -109,13 +110,18 @@ def plan(
         given: "content" for origin in recipe.sources for given in origin.source.gives("items")
     }
     spaces: dict[str, str] = {}
+    embedders: dict[str, Operator[Any]] = {}
     for step in recipe.steps:
         before = planned[-1].onward
-        planned.append(_place(step, before, lineage, spaces, recipe.seed, steps_folder))
+        place = _place(step, before, lineage, spaces, recipe.seed, steps_folder)
+        planned.append(replace(place, embedders=embedders))
         for given in step.operator.gives(step.before):
             lineage[given] = planned[-1].values
             if given.startswith("space."):
-                spaces = {**spaces, given.removeprefix("space."): planned[-1].decision}
+                name = given.removeprefix("space.")
+                spaces = {**spaces, name: planned[-1].decision}
+                embedders = {**embedders, name: step.operator}
+                lineage[f"collection.{name}"] = planned[-1].onward
         if step.after != step.before:
             lineage["pairs"] = planned[-1].values
     return planned

@@ -296,17 +296,26 @@ def _typed(
             faults.append(f"{where}: {_level_fault(draft.op, operator, level)}")
             sound = False
             continue
-        for need in sorted(operator.needs(level) - have):
+        for need in _absent(operator.needs(level), have):
             faults.append(f"{where}: {_need_fault(need, have)}")
             sound = False
         resources = _resources(operator, draft.resources, where, faults)
         after = operator.result or level
         steps.append(Step(draft.id, draft.kind, draft.op, operator, level, after, resources))
-        have |= operator.gives(level)
+        given = operator.gives(level)
+        have |= given | {f"collection.{one[6:]}" for one in given if one.startswith("space.")}
         if after != level:
             have.add("pairs")
         level = after
     return steps
+
+
+def _absent(needs: set[str], have: set[str]) -> list[str]:
+    """Needs that are not met; what hangs on a space that is missing is not told as well."""
+    absent = needs - have
+    spaces = {need.removeprefix("space.") for need in absent if need.startswith("space.")}
+    hangs = {f"{kind}.{name}" for kind in ("texts", "images", "collection") for name in spaces}
+    return sorted(absent - hangs)
 
 
 def _level_fault(op: str, operator: Operator[Any], level: Level) -> str:
@@ -324,6 +333,11 @@ def _need_fault(need: str, have: set[str]) -> str:
     kind, _, name = need.partition(".")
     if kind == "space":
         mend = f"add 'embed: {{space: {name}, model: …}}' before it"
+    elif kind in ("texts", "images") and f"space.{name}" in have:
+        what = "no texts can be put into" if kind == "texts" else "no images stand with texts in"
+        mend = f"{what} space '{name}'; take one that a CLIP model (op: open_clip) makes" + (
+            ", or a sentence encoder" if kind == "texts" else " of images"
+        )
     elif need == "items.phash":
         mend = (
             "add 'filter: {op: duplicates}' before it, or, for items without media, "

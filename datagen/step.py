@@ -55,7 +55,8 @@ class Context:
     """What an operator may reach while it works. It can be pickled.
 
     seed: of the run; step: id of the step; media_dir: folder for generated media;
-    out_dir: the run directory; spaces: folders of embedded spaces by name.
+    out_dir: the run directory; spaces: folders of embedded spaces by name; embedders: the
+    operators that made them, not opened.
     """
 
     step: str = "step"
@@ -63,6 +64,7 @@ class Context:
     out_dir: str = ""
     media_dir: str = ""
     spaces: Mapping[str, str] = field(default_factory=dict)
+    embedders: Mapping[str, Operator[Any]] = field(default_factory=dict)
 
     def space(self, name: str) -> Space:
         """Open the space ``name`` (memory-mapped; cheap to call again)."""
@@ -86,7 +88,10 @@ class Operator(ABC, Generic[S]):
 
     ``needs`` and ``gives`` speak of: ``items.media``, ``items.captions``, ``items.labels``,
     ``items.<measured>``, ``space.<name>``, ``pairs``, ``modification``, ``negatives``, ``split``,
-    ``score_<name>``.
+    ``score_<name>``. Of a space there may also be ``texts.<name>`` (texts can be put into it),
+    ``images.<name>`` (it holds images and clips, and texts can be put into it) and
+    ``collection.<name>``, which every space has: whoever needs it compares rows with all items
+    of the space, and measures again when these change.
     """
 
     #: Raised by hand when the same settings would give other values than before.
@@ -199,6 +204,13 @@ class Embedder(RowOperator[S]):
 
     def gives(self, level: Level) -> set[str]:
         return {f"space.{self.settings.space}"}  # type: ignore[attr-defined]
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        """Vectors (n, d) of ``texts`` in the space, float32; called when the operator is open.
+
+        An embedder that has this gives ``texts.<space>``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} puts no texts into its space")
 
 
 class Filter(RowOperator[S]):

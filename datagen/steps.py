@@ -59,7 +59,8 @@ class State:
     def context(self, planned: Planned) -> Context:
         """What the operator of ``planned`` may reach."""
         media = store.join(self.out, "media")
-        return Context(planned.id, self.seed, self.out, media, planned.spaces)
+        spaces, embedders = planned.spaces, planned.embedders
+        return Context(planned.id, self.seed, self.out, media, spaces, embedders)
 
     def advance(self, planned: Planned) -> None:
         """``planned`` is complete: later steps see its tables."""

@@ -7,6 +7,7 @@ CLIP-Hitchhiker (arXiv:2205.08508) and CoVR (arXiv:2308.14746).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -71,6 +72,14 @@ class OpenClip(clip.ClipOperator[OpenClipSettings], Embedder[OpenClipSettings]):
     """
 
     Settings = OpenClipSettings
+
+    def gives(self, level: Level) -> set[str]:
+        space = self.settings.space
+        holds = set() if self.settings.of_captions else {f"images.{space}"}
+        return super().gives(level) | {f"texts.{space}"} | holds
+
+    def texts(self, texts: Sequence[str]) -> Array:
+        return self.clip.texts(texts)
 
     def needs(self, level: Level) -> set[str]:
         if self.settings.pool == "caption":

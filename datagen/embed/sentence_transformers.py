@@ -62,6 +62,12 @@ class SentenceTransformers(Embedder[SentenceTransformersSettings]):
     def needs(self, level: Level) -> set[str]:
         return {"items.captions"}
 
+    def gives(self, level: Level) -> set[str]:
+        return super().gives(level) | {f"texts.{self.settings.space}"}
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        return self.encode(texts)
+
     def columns(self, level: Level) -> list[str]:
         return ["id", "captions"]
 

@@ -1,0 +1,210 @@
+"""Keeps rows whose text leads from the reference to the target, by a model of pictures and texts.
+
+Three measures, each of which catches a caption or text that names something wrong:
+
+- ``direction``: the way from the reference picture to the target picture is that from the one
+  caption to the other (directional similarity of StyleGAN-NADA, arXiv:2108.00946). InstructPix2Pix
+  (arXiv:2211.09800) keeps pairs of at least 0.2 under CLIP ViT-L/14.
+- ``margin``: each picture is nearer to its own caption than to the other's. A caption that
+  misnames something tells the other picture as well as its own.
+- ``composed``: reference and text together find the target better than either alone, as composed
+  retrieval is meant to (the sum of both vectors is the usual query of CLIP, as in Pic2Word's
+  baseline, arXiv:2302.03084).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from datagen import faults, ranks, schema
+from datagen.faults import Fault
+from datagen.filters._queries import Members, QueryFilter, member_texts, numbers, rounded
+from datagen.schema import Level
+from datagen.step import Settings
+
+Array = np.ndarray[Any, Any]
+
+#: Lower bounds where a recipe names none.
+LOW = {"direction": 0.2, "margin": 0.0}
+
+SIDES = ("references", "targets")
+TOO_LOW, TOO_FAR = "too_low", "too_far"
+
+
+class ConsistencySettings(Settings):
+    """space: a space of images whose model takes texts as well (``embed: {op: open_clip}``).
+
+    by: ``direction`` and ``margin`` compare captions with pictures, and need no text;
+    ``composed`` takes the modification text. low: the lowest score that is kept (-2 to 2); by
+    default 0.2 of ``direction`` and 0 of ``margin``; ``composed`` needs ``low``, ``max_rank`` or
+    both. max_rank: the farthest place that the target may have among all items of the space, for
+    reference and text together. weight: share of the text in the sum of both (0 to 1).
+    """
+
+    space: str
+    by: Literal["direction", "margin", "composed"] = "direction"
+    low: float | None = Field(None, ge=-2, le=2)
+    max_rank: int | None = Field(None, ge=1)
+    weight: float = Field(0.5, gt=0, lt=1)
+
+    @property
+    def least(self) -> float | None:
+        """``low``, or what it is by default."""
+        return LOW.get(self.by) if self.low is None else self.low
+
+    @model_validator(mode="after")
+    def _sense(self) -> ConsistencySettings:
+        if self.by == "composed" and self.low is None and self.max_rank is None:
+            raise ValueError("by: composed has no threshold of its own; give low, max_rank or both")
+        if self.by != "composed" and (self.max_rank is not None or self.weight != 0.5):
+            raise ValueError("max_rank and weight: only by: composed has them")
+        return self
+
+
+class Consistency(QueryFilter[ConsistencySettings]):
+    """Measures ``score_consistency_<by>``, and by ``composed`` also ``score_consistency_rank``.
+
+    direction: cosine of (target - reference) and (its caption - the other's), of unit vectors.
+    margin: the smaller of cos(target, its caption) - cos(target, the other's) and the same of the
+    reference. composed: cos(query, target) less the better of cos(reference, target) and
+    cos(text, target), with the query the weighted sum of reference and text.
+
+    Several references are their mean direction; of several targets the one nearest to the query
+    counts (``composed``), their mean (``direction``) or the worst (``margin``). The rank counts
+    all items of the space but references and other targets; of equals the target is last. A clip
+    has the vector that its space gives it. Rows that lack a vector, caption or text fail.
+    """
+
+    Settings = ConsistencySettings
+    levels = ("pairs", "triplets")
+    rules = frozenset({"low", "max_rank"})
+
+    @property
+    def score(self) -> str:
+        """Name of the score column that ``low`` bounds."""
+        return f"score_consistency_{self.settings.by}"
+
+    @property
+    def _composed(self) -> bool:
+        return self.settings.by == "composed"
+
+    def needs(self, level: Level) -> set[str]:
+        space = self.settings.space
+        if self._composed:
+            return super().needs(level) | {"modification", f"collection.{space}"}
+        return super().needs(level) | {f"images.{space}"}
+
+    def gives(self, level: Level) -> set[str]:
+        return {self.score} | ({"score_consistency_rank"} if self._composed else set())
+
+    def columns(self, level: Level) -> list[str]:
+        also = ["modification"] if self._composed else []
+        return ["id", "references", "targets", *also]
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        if self._composed:
+            texts = [[text] for text in rows["modification"].to_pylist()]
+        else:
+            left, right = (member_texts(rows, side) for side in SIDES)
+            texts = [[*one, *other] for one, other in zip(left, right, strict=True)]
+        wrong = self.faults(rows, texts)
+        usable = [number for number, fault in enumerate(wrong) if fault is None]
+        references, targets = (self.members(rows, side, usable) for side in SIDES)
+        words = self.encode([text or "" for number in usable for text in texts[number]])
+        measure = {"direction": self._direction, "margin": self._margin, "composed": self._gain}
+        found = measure[self.settings.by](references, targets, words)
+        columns = {}
+        for name, values in found.items():
+            column = np.full(rows.num_rows, np.nan)
+            column[usable] = values
+            columns[name] = column
+        for number in usable:
+            if not np.isfinite(columns[self.score][number]):
+                wrong[number] = _NO_DIRECTION
+        given = {name: rounded(column) for name, column in columns.items()}
+        return pa.table({"id": rows["id"], **given, **faults.columns(wrong)})
+
+    def _captions(self, references: Members, targets: Members, words: Array) -> tuple[Array, Array]:
+        """The caption vectors of all references, and of all targets, aligned with the members."""
+        of = np.concatenate([np.diff(references.starts), np.diff(targets.starts)])
+        rows = len(of) // 2
+        side = np.repeat(np.tile([0, 1], rows), of.reshape(2, rows).T.reshape(-1))
+        return words[side == 0], words[side == 1]
+
+    def _direction(self, references: Members, targets: Members, words: Array) -> dict[str, Array]:
+        told = [
+            ranks.unit(np.add.reduceat(ranks.unit(vectors), side.starts[:-1], axis=0))
+            if len(vectors)
+            else np.zeros((0, self.space.width))
+            for vectors, side in zip(
+                self._captions(references, targets, words), (references, targets), strict=True
+            )
+        ]
+        shown = self.mean(targets) - self.mean(references)
+        way = told[1] - told[0]
+        none = np.minimum(np.linalg.norm(shown, axis=1), np.linalg.norm(way, axis=1)) == 0
+        return {self.score: np.where(none, np.nan, ranks.cosines(shown, way))}
+
+    def _margin(self, references: Members, targets: Members, words: Array) -> dict[str, Array]:
+        captions = self._captions(references, targets, words)
+        scores = []
+        for row in range(len(references.starts) - 1):
+            sides = []
+            for side, told in zip((references, targets), captions, strict=True):
+                part = slice(side.starts[row], side.starts[row + 1])
+                sides.append(
+                    (ranks.unit(self.space.vectors[side.at[part]]), ranks.unit(told[part]))
+                )
+            (shown, own), (other_shown, other) = sides
+            scores.append(min(_least(shown, own, other), _least(other_shown, other, own)))
+        return {self.score: np.array(scores, dtype=np.float64)}
+
+    def _gain(self, references: Members, targets: Members, words: Array) -> dict[str, Array]:
+        text, reference, weight = ranks.unit(words), self.mean(references), self.settings.weight
+        query = ranks.unit(weight * text + (1 - weight) * reference)
+        lists = targets.lists()
+        owner = np.repeat(np.arange(len(lists)), np.diff(targets.starts))
+        vectors = self.space.vectors[targets.at]
+        nearest = []
+        for one in (query, text, reference):
+            best = np.full(len(lists), -np.inf)
+            np.maximum.at(best, owner, ranks.cosines(one[owner], vectors))
+            nearest.append(best)
+        gain = nearest[0] - np.maximum(nearest[1], nearest[2])
+        place = ranks.ranks(self.space, query, lists, references.lists())
+        return {self.score: gain, "score_consistency_rank": place}
+
+    def decide(self, rows: pa.Table, items: pa.Table) -> pa.Table:
+        least, most = self.settings.least, self.settings.max_rank
+        scores = numbers(rows[self.score])
+        places = numbers(rows["score_consistency_rank"]) if self._composed else scores
+        found: list[Fault] = []
+        for score, place in zip(scores.tolist(), places.tolist(), strict=True):
+            if score != score:
+                found.append((schema.FAILED, None, "the row has no score"))
+            elif least is not None and score < least:
+                found.append((schema.REJECTED, TOO_LOW, f"{score:.4f} < {least:g}"))
+            elif most is not None and place > most:
+                found.append((schema.REJECTED, TOO_FAR, f"the target is number {place:.0f}"))
+            else:
+                found.append(None)
+        return pa.table({"id": rows["id"], **faults.columns(found)}, schema=schema.VERDICTS)
+
+
+_NO_DIRECTION = (
+    schema.FAILED,
+    "no_direction",
+    "reference and target are equal to the model, or it gave no finite vector",
+)
+
+
+def _least(shown: Array, own: Array, other: Array) -> float:
+    """How much nearer each picture (n, d) is to its own caption than to the nearest other one; the
+    least of them."""
+    right = np.einsum("ij,ij->i", shown, own)
+    wrong = np.einsum("id,jd->ij", shown, other).max(axis=1)
+    return float((right - wrong).min())
