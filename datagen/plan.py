@@ -109,6 +109,7 @@ def plan(
     lineage = {
         given: "content" for origin in recipe.sources for given in origin.source.gives("items")
     }
+    lineage["collection"] = planned[0].onward
     spaces: dict[str, str] = {}
     embedders: dict[str, Operator[Any]] = {}
     for step in recipe.steps:
@@ -122,8 +123,13 @@ def plan(
                 spaces = {**spaces, name: planned[-1].decision}
                 embedders = {**embedders, name: step.operator}
                 lineage[f"collection.{name}"] = planned[-1].onward
+        if step.after == "items":
+            lineage["collection"] = planned[-1].onward
         if step.after != step.before:
             lineage["pairs"] = planned[-1].values
+        # What a filter changes by its rules hangs on all that decided about its rows.
+        for name in step.operator.settles if isinstance(step.operator, Filter) else ():
+            lineage[name] = planned[-1].onward
     return planned
 
 
@@ -152,7 +158,8 @@ def _place(
         whole,
     )
     # An operator that writes its line of provenance writes the id of its step with it.
-    writes = step.after != step.before or not isinstance(operator, (Filter, Embedder))
+    settles = isinstance(operator, Filter) and bool(operator.settles)
+    writes = step.after != step.before or not isinstance(operator, (Filter, Embedder)) or settles
     rows = fingerprint(rows_before, values, rules, step.id if writes else None)
     name = f"{step.kind}-{step.op.rpartition(':')[2]}-{values[:8]}"
     folder = store.join(steps_folder, name)

@@ -281,6 +281,7 @@ def _typed(
     level: Level = "items"
     # An item that lacks what another source gives gets its verdict in the step that needs it.
     have = {given for origin in sources for given in origin.source.gives("items")}
+    have.add("collection")
     steps: list[Step] = []
     sound = not faults
     for draft in drafts:

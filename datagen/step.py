@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from datagen import schema
+from datagen import schema, store
 from datagen.schema import Level
 from datagen.space import Space
 
@@ -56,7 +56,8 @@ class Context:
 
     seed: of the run; step: id of the step; media_dir: folder for generated media;
     out_dir: the run directory; spaces: folders of embedded spaces by name; embedders: the
-    operators that made them, not opened.
+    operators that made them, not opened; table: path of the items as they stood at the last step
+    that worked on items.
     """
 
     step: str = "step"
@@ -65,6 +66,11 @@ class Context:
     media_dir: str = ""
     spaces: Mapping[str, str] = field(default_factory=dict)
     embedders: Mapping[str, Operator[Any]] = field(default_factory=dict)
+    table: str = ""
+
+    def items(self, *columns: str) -> pa.Table:
+        """Columns of all items. An operator that asks for them needs ``collection``."""
+        return store.read_table(self.table, columns)
 
     def space(self, name: str) -> Space:
         """Open the space ``name`` (memory-mapped; cheap to call again)."""
@@ -91,7 +97,7 @@ class Operator(ABC, Generic[S]):
     ``score_<name>``. Of a space there may also be ``texts.<name>`` (texts can be put into it),
     ``images.<name>`` (it holds images and clips, and texts can be put into it) and
     ``collection.<name>``, which every space has: whoever needs it compares rows with all items
-    of the space, and measures again when these change.
+    of the space, and measures again when these change. ``collection`` alone is that of all items.
     """
 
     #: Raised by hand when the same settings would give other values than before.
@@ -223,6 +229,8 @@ class Filter(RowOperator[S]):
 
     levels: ClassVar[tuple[Level, ...]] = ("items", "pairs", "triplets")
     rules: ClassVar[frozenset[str]] = frozenset()
+    #: Columns that ``settle`` changes without a new id for the row.
+    settles: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def decide(self, rows: pa.Table, items: pa.Table) -> pa.Table:
@@ -231,6 +239,16 @@ class Filter(RowOperator[S]):
         ``rows`` is the current table with the scores as columns. At the level of items, and
         with ``on_items``, ``items`` carries them.
         """
+
+    def settle(
+        self, rows: pa.Table, items: pa.Table, context: Context
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        """The kept ``rows`` (pairs or triplets) as they go on, in any order, and notes.
+
+        For a filter that mends rows by its rules instead of rejecting them; without ``settles``
+        it is not called. A row whose members or text change gets a new id.
+        """
+        return rows, {}
 
 
 @dataclass

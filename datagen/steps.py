@@ -59,8 +59,15 @@ class State:
     def context(self, planned: Planned) -> Context:
         """What the operator of ``planned`` may reach."""
         media = store.join(self.out, "media")
-        spaces, embedders = planned.spaces, planned.embedders
-        return Context(planned.id, self.seed, self.out, media, spaces, embedders)
+        return Context(
+            planned.id,
+            self.seed,
+            self.out,
+            media,
+            planned.spaces,
+            planned.embedders,
+            self._items_path,
+        )
 
     def advance(self, planned: Planned) -> None:
         """``planned`` is complete: later steps see its tables."""
@@ -124,7 +131,7 @@ def execute(
     without = tables.VECTORS if isinstance(operator, Embedder) else ()
     answered = tables.answers(journal, subjects["id"], without)
     if isinstance(operator, Filter):
-        return _decide(operator, state, answered, on_items)
+        return _decide(operator, state, answered, on_items, state.context(planned))
     verdicts = tables.unit_verdicts(answered)
     if isinstance(operator, Embedder):
         tables.write_space(planned.decision, journal, tables.kept(subjects, verdicts)["id"])
@@ -205,7 +212,9 @@ def _parallel(engine: Callable[[], Any]) -> Parallel:
     return parallel
 
 
-def _decide(operator: Filter[Any], state: State, answered: pa.Table, on_items: bool) -> Outcome:
+def _decide(
+    operator: Filter[Any], state: State, answered: pa.Table, on_items: bool, context: Context
+) -> Outcome:
     given = _given(answered)
     names = ["id" if name == "unit" else name for name in answered.column_names]
     answered = answered.rename_columns(names)
@@ -225,7 +234,12 @@ def _decide(operator: Filter[Any], state: State, answered: pa.Table, on_items: b
     )
     verdicts = tables.by_id(pa.concat_tables([rest.cast(schema.VERDICTS), own]))
     scores = given if given.num_columns > 1 and state.level != "items" else None
-    return Outcome(tables.kept(rows, verdicts), verdicts, state.level, scores=scores)
+    kept = tables.kept(rows, verdicts)
+    notes: dict[str, Any] = {}
+    if operator.settles and state.level != "items":
+        kept, notes = operator.settle(kept, items, context)
+        kept = tables.by_id(kept)
+    return Outcome(kept, verdicts, state.level, scores=scores, notes=notes)
 
 
 def _given(answered: pa.Table) -> pa.Table:

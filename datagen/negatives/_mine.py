@@ -70,7 +70,7 @@ class _Inputs:
     gallery: Array  # rows in the space of the items at hand
     near: _Members  # whose neighbours are candidates
     targets: _Members
-    own: _Members  # references, targets and present negatives: never candidates
+    own: _Members  # references, targets, present negatives, what fits: never candidates
     captions: Array  # sorted keys: row in the space * codes + caption code
     target_captions: Array  # caption codes, aligned with targets.rows; -1 none
     codes: int
@@ -194,6 +194,9 @@ def _inputs(rows: pa.Table, items: pa.Table, space: Space, mining: Mining) -> tu
     parts = [references, targets]
     if "negatives" in rows.column_names:
         parts.append(_members(rows["negatives"], space, inner=True)[0])
+    # Items that fit as well as a target, which the filter of that name found.
+    known = [name for name in rows.column_names if name.startswith("false_negatives_")]
+    parts += [_members(rows[name], space)[0] for name in known]
     near = targets if mining.of == "target" else _with_vectors(references)
     captions, codes, count = _caption_codes(items, at, pc.struct_field(target_values, "caption"))
     inputs = _Inputs(

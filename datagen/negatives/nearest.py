@@ -66,7 +66,8 @@ class Nearest(TableOperator[NearestSettings]):
 
     ``score`` is the highest cosine to a target of the row (4 decimals; null without a space).
     Mined ones are sorted by falling similarity to the ``of`` items, then by id. Never chosen: the
-    row's own references and targets, and items one of whose captions is a target's caption.
+    row's own references and targets, items one of whose captions is a target's caption, and those
+    that ``filter: false_negatives`` found to fit.
     Negatives that the row already has stay in front. A row that finds fewer than asked is kept
     and counted.
     """
