@@ -78,6 +78,7 @@ class _Reader:
         self.doing: _Doing | None = None
         self.swapping = False
         self.stopped = False
+        self.becoming = False  # whether "to" followed a verb, as in "change growing to spinning"
 
     def take(self, part: Phrase | str) -> bool:
         """Read on; False where the text is none about doings."""
@@ -105,8 +106,16 @@ class _Reader:
                                                            and not self.once):  # fmt: skip
             self.gone = self.once = False
         self.origin = False
+        added = self.found.added
+        self.becoming = (
+            word in ("to", "into") and bool(added) and self.doing is added[-1]
+            and added[-1].mark in motion.WHOLE
+        )  # fmt: skip
 
     def _verb(self, mark: str) -> None:
+        if self.becoming:
+            self.found.removed.append(self.found.added.pop())
+            self.becoming = False
         if self.origin:
             self.gone, self.origin = True, False
         self.doing = _Doing(mark, motion.WHOLE.get(mark))
@@ -215,6 +224,8 @@ def _for(who: int, told: _Statement, what: Shown) -> Reading | None:
         return None
     edits: list[Edit] = []
     idle: list[str] = []
+    if len({doing.act for doing in told.added if doing.act is not None}) > 1:
+        return None  # a clip has one event
     for doing in told.added:
         if doing.mark == motion.STAY:
             edits.append(Edit("act", who, value=None))

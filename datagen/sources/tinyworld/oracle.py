@@ -7,8 +7,9 @@ quality can be measured instead of assumed.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,10 +66,24 @@ class Verdict:
     ambiguous: bool = False
 
 
-def _pairings(fewer: int, more: int) -> Iterable[tuple[int | None, ...]]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a text, read in one way, makes of a reference.
+
+    things: as far as they are told, each with its ``event`` (an act, or None); ground, ground_act:
+    the background and what it does.
+    """
+
+    things: tuple[dict[str, Any], ...]
+    ground: str
+    ground_act: Act | None
+
+
+@functools.cache
+def _pairings(fewer: int, more: int) -> tuple[tuple[int | None, ...], ...]:
     """All ways to give each of ``fewer`` things one of ``more`` others, or none."""
     places: list[int | None] = [*range(more), *[None] * fewer]
-    return dict.fromkeys(itertools.permutations(places, fewer))
+    return tuple(dict.fromkeys(itertools.permutations(places, fewer)))
 
 
 def _cost(before: Thing, after: Thing) -> float:
@@ -136,8 +151,8 @@ def _all_of(what: Shown) -> list[dict[str, Any]]:
     return [{**thing, "event": act} for thing, act in zip(things, acts, strict=True)]
 
 
-def _outcome(reading: Reading, what: Shown) -> tuple[list[dict[str, Any]], str, Act | None]:
-    """What is there after the edits: things as far as they are told, and the background."""
+def _outcome(reading: Reading, what: Shown) -> Outcome:
+    """What is there after the edits."""
     things: list[dict[str, Any] | None] = list(_all_of(what))
     ground, ground_act = scene_of(what).background, acts_of(what)[1]
     # A clip has one event: what is told to happen takes the place of what happened.
@@ -157,15 +172,53 @@ def _outcome(reading: Reading, what: Shown) -> tuple[list[dict[str, Any]], str, 
             thing = things[edit.at]
             if thing is not None:
                 thing["event" if edit.kind == "act" else edit.attribute] = edit.value
-    return [thing for thing in things if thing is not None], ground, ground_act
+    return Outcome(tuple(thing for thing in things if thing is not None), ground, ground_act)
 
 
-def _gives(reading: Reading, reference: Shown, target: Shown) -> bool:
-    things, ground, ground_act = _outcome(reading, reference)
+def outcomes(modification_text: str, reference: Shown, clip: bool) -> list[Outcome]:
+    """All that a text may make of a reference, one for each way to read it; none where it has no
+    meaning for this reference. clip: whether it is a clip that is looked for.
+
+    A target is what the text asks for (:func:`says` calls it right) where :func:`reached` holds
+    for one of them.
+    """
+    found, _ = _read(modification_text, reference, clip)
+    unique = {repr(outcome): outcome for outcome in (_outcome(one, reference) for one in found)}
+    return list(unique.values())
+
+
+def reached(outcome: Outcome, target: Shown) -> bool:
+    """Whether the target is what a text makes of its reference."""
     scene = scene_of(target)
-    if ground != scene.background or not holds(ground_act, acts_of(target)[1]):
+    if outcome.ground != scene.background or not holds(outcome.ground_act, acts_of(target)[1]):
         return False
-    return len(things) == len(scene.objects) and _covers(things, _all_of(target))
+    same = len(outcome.things) == len(scene.objects)
+    return same and _covers(list(outcome.things), _all_of(target))
+
+
+def distance(outcome: Outcome, target: Shown) -> int:
+    """How far the target is from what a text asks for: 0 where it is :func:`reached`.
+
+    Each attribute of a thing that is told and differs counts 1, as do the background and an event;
+    a thing that lacks or is too many counts 3. Things are matched so that the sum is least.
+    """
+    there = _all_of(target)
+    least = 3 * (len(outcome.things) + len(there))
+    for chosen in _pairings(len(outcome.things), len(there)):
+        matched = [(one, there[to]) for one, to in zip(outcome.things, chosen, strict=True)
+                   if to is not None]  # fmt: skip
+        sum_ = 3 * (len(outcome.things) + len(there) - 2 * len(matched))
+        for told, true in matched:
+            sum_ += sum(not _agrees(name, value, true[name]) for name, value in told.items())
+        least = min(least, sum_)
+    ground = outcome.ground != scene_of(target).background
+    return least + ground + (not holds(outcome.ground_act, acts_of(target)[1]))
+
+
+def _read(text: str, reference: Shown, clip: bool) -> tuple[list[Reading], str]:
+    if clip or isinstance(reference, Clip):
+        return clip_readings(text, reference)
+    return readings(text, reference)
 
 
 def _told(edit: Edit, change: Change) -> bool:
@@ -220,22 +273,21 @@ def says(modification_text: str, reference: Shown, target: Shown) -> Verdict:
     counts, and the verdict is marked ambiguous if another would give another picture. A text that
     cannot be read gives right=False with the reason "not understood".
     """
-    if isinstance(reference, Clip) or isinstance(target, Clip):
-        found, why = clip_readings(modification_text, reference)
-    else:
-        found, why = readings(modification_text, reference)
+    found, why = _read(modification_text, reference, isinstance(target, Clip))
     changed = difference(reference, target)
     if not found:
         return Verdict(False, False, False, why)
-    outcomes = {repr(_outcome(reading, reference)) for reading in found}
+    made = [_outcome(reading, reference) for reading in found]
     verdicts = []
-    for reading in found:
-        right = _gives(reading, reference, target)
+    for reading, outcome in zip(found, made, strict=True):
+        right = reached(outcome, target)
         hits = sum(any(_told(e, c) for c in changed) for e in reading.edits)
         misses = len(reading.edits) - hits + len(reading.idle)
         verdicts.append(((right, hits - misses), _judge(reading, changed, right)))
     best = max(verdicts, key=lambda pair: pair[0])[1]
-    return Verdict(best.right, best.complete, best.minimal, best.reason, len(outcomes) > 1)
+    return Verdict(
+        best.right, best.complete, best.minimal, best.reason, len(set(map(repr, made))) > 1
+    )
 
 
 def fits(what: Shown, caption: str) -> bool:

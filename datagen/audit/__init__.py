@@ -1,0 +1,1 @@
+"""What the triplets of a run are worth, measured against a known truth."""
