@@ -29,6 +29,8 @@ class SpaceSettings(Protocol):
 
 S = TypeVar("S", bound=Settings)
 
+NO_DIRECTION = (schema.FAILED, "no_direction", "the model gave no finite vector")
+
 
 class Members(NamedTuple):
     """References or targets of rows: space rows, row by row, and where each row's begin (n + 1)."""
@@ -88,6 +90,23 @@ class QueryFilter(Filter[S]):
             if wrong[number] is None and not all(text and text.strip() for text in words):
                 wrong[number] = (schema.FAILED, "no_text", "there is no text to compare")
         return wrong
+
+    def encoded(
+        self, texts: Sequence[Sequence[str | None]], wrong: list[Fault]
+    ) -> tuple[list[int], Array]:
+        """Rows that are sound, and the vectors of their texts, row by row.
+
+        A row with a text that the model gives no direction is marked in ``wrong``.
+        """
+        usable = [number for number, fault in enumerate(wrong) if fault is None]
+        owner = [number for number in usable for _ in texts[number]]
+        words = self.encode([text or "" for number in usable for text in texts[number]])
+        good = np.isfinite(words).all(axis=1)
+        for number, fine in zip(owner, good.tolist(), strict=True):
+            if not fine:
+                wrong[number] = NO_DIRECTION
+        sound = np.array([wrong[number] is None for number in owner], dtype=bool)
+        return [number for number in usable if wrong[number] is None], words[sound]
 
     def members(self, rows: pa.Table, column: str, usable: Sequence[int]) -> Members:
         """Space rows of a list column of the ``usable`` rows."""

@@ -112,9 +112,8 @@ class Consistency(QueryFilter[ConsistencySettings]):
             left, right = (member_texts(rows, side) for side in SIDES)
             texts = [[*one, *other] for one, other in zip(left, right, strict=True)]
         wrong = self.faults(rows, texts)
-        usable = [number for number, fault in enumerate(wrong) if fault is None]
+        usable, words = self.encoded(texts, wrong)
         references, targets = (self.members(rows, side, usable) for side in SIDES)
-        words = self.encode([text or "" for number in usable for text in texts[number]])
         measure = {"direction": self._direction, "margin": self._margin, "composed": self._gain}
         found = measure[self.settings.by](references, targets, words)
         columns = {}
@@ -124,7 +123,7 @@ class Consistency(QueryFilter[ConsistencySettings]):
             columns[name] = column
         for number in usable:
             if not np.isfinite(columns[self.score][number]):
-                wrong[number] = _NO_DIRECTION
+                wrong[number] = _EQUAL
         given = {name: rounded(column) for name, column in columns.items()}
         return pa.table({"id": rows["id"], **given, **faults.columns(wrong)})
 
@@ -195,10 +194,10 @@ class Consistency(QueryFilter[ConsistencySettings]):
         return pa.table({"id": rows["id"], **faults.columns(found)}, schema=schema.VERDICTS)
 
 
-_NO_DIRECTION = (
+_EQUAL = (
     schema.FAILED,
     "no_direction",
-    "reference and target are equal to the model, or it gave no finite vector",
+    "the pictures or the captions of reference and target are equal to the model",
 )
 
 

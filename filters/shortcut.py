@@ -69,19 +69,13 @@ class Shortcut(QueryFilter[ShortcutSettings]):
         return ["id", "references", "targets", "modification"]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        texts = rows["modification"].to_pylist()
-        wrong = self.faults(rows, [[text] for text in texts])
-        words = np.full((rows.num_rows, self.space.width), np.nan)
-        usable = [number for number, fault in enumerate(wrong) if fault is None]
-        words[usable] = self.encode([texts[number] for number in usable])
-        for number in usable:
-            if not np.isfinite(words[number]).all():
-                wrong[number] = (schema.FAILED, "no_direction", "the model gave no finite vector")
-        usable = [number for number in usable if wrong[number] is None]
+        texts = [[text] for text in rows["modification"].to_pylist()]
+        wrong = self.faults(rows, texts)
+        usable, words = self.encoded(texts, wrong)
         references = self.members(rows, "references", usable)
         targets = self.members(rows, "targets", usable).lists()
         given = {}
-        for query, vectors in (("text", words[usable]), ("reference", self.mean(references))):
+        for query, vectors in (("text", words), ("reference", self.mean(references))):
             places = np.full(rows.num_rows, np.nan)
             places[usable] = ranks.ranks(self.space, vectors, targets, references.lists())
             given[f"score_shortcut_{query}"] = rounded(places, 0)
