@@ -28,7 +28,7 @@ types: $(VENV)/.dev
 
 # A file stays on one worker: its tests share fixtures that are dear to set up.
 tests: $(VENV)/.dev
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -18,3 +18,9 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Reference of a tiny random sentence encoder."""
     pytest.importorskip("torch", reason="needs datagen[models]")
     return tiny_models.tiny_sentence_transformer(tmp_path_factory.mktemp("encoder"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
