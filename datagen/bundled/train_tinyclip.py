@@ -4,30 +4,33 @@
 
 The contrastive loss of CLIP (Radford et al. 2021, arXiv:2103.00020) on batches of whole families:
 scenes that differ in one attribute stand beside each other, and each image also meets its own
-caption with one attribute changed (NegCLIP, Yuksekgonul et al. 2023, arXiv:2210.01936). Two things
-are thrown away after training: a sigmoid loss on single pairs (SigLIP, arXiv:2303.15343), which
-gives cosines one scale for all images, and a head that reads from the vector of an image or a
-caption what stands where.
+caption with one attribute changed (NegCLIP, Yuksekgonul et al. 2023, arXiv:2210.01936). What is
+thrown away after training: a sigmoid loss on single pairs (SigLIP, arXiv:2303.15343), which gives
+cosines one scale for all images, and heads that read what stands where, from the vector of an
+image or a caption and from the patches of an image.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import platform
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datagen import models
 from datagen.bundled import _card, _open_clip, _scenes
 from datagen.preprocess import Geometry
-from datagen.sources.tinyworld.scene import BACKGROUNDS, POSITIONS
+from datagen.sources.tinyworld.scene import BACKGROUNDS, CENTRES, POSITIONS
 
 Array = np.ndarray[Any, Any]
 
@@ -44,14 +47,16 @@ CONFIG: dict[str, Any] = {
             "width": 128,
             "head_width": 32,
             "patch_size": 8,
-            "pool_type": "avg",
+            "attentional_pool": True,
+            "attn_pooler_queries": 1,
+            "attn_pooler_heads": 12,
         },
         "text_cfg": {
             "context_length": CONTEXT,
             "vocab_size": 0,
             "hf_tokenizer_name": "tokenizer",
             "width": 128,
-            "heads": 4,
+            "heads": 8,
             "layers": 3,
         },
     },
@@ -63,6 +68,8 @@ CONFIG: dict[str, Any] = {
     },
 }
 GEOMETRY = Geometry(SIDE, SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+#: Of the losses.
+WEIGHTS = {"clip": 1.0, "pair": 0.5, "read": 1.0, "look": 0.3}
 #: Share of texts that get a word which the model does not know.
 _UNKNOWN_SHARE = 0.1
 
@@ -148,13 +155,49 @@ class Feed:
 # ---------------------------------------------------------------- losses
 
 
-def thrown_away(width: int) -> nn.Module:
-    """What is needed in training only: the head that reads scenes, scale and bias of pairs."""
-    slots = sum(len(values) for values in _scenes.SLOTS.values()) + 1
-    out = len(POSITIONS) * slots + len(BACKGROUNDS)
-    made = nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, out))
-    made.register_parameter("pairs", nn.Parameter(torch.tensor([10.0, -5.0])))
-    return made
+class Aside(nn.Module):  # type: ignore[misc]
+    """What is needed in training only: heads that read scenes, scale and bias of pairs.
+
+    ``whole`` reads a scene from the vector of an image or caption, ``parts`` each place of it from
+    the patches that lie there.
+    """
+
+    def __init__(self, width: int, patches: int, side: int) -> None:
+        super().__init__()
+        slots = sum(len(values) for values in _scenes.SLOTS.values()) + 1
+        out = len(POSITIONS) * slots + len(BACKGROUNDS)
+        self.whole = nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, out))
+        self.part = nn.Sequential(nn.Linear(patches, 256), nn.GELU(), nn.Linear(256, slots))
+        self.ground = nn.Linear(patches, len(BACKGROUNDS))
+        self.pairs = nn.Parameter(torch.tensor([10.0, -5.0]))
+        centres = (torch.arange(side) + 0.5) / side
+        grid = torch.stack([centres.repeat(side), centres.repeat_interleave(side)])
+        there = torch.tensor([CENTRES[name] for name in POSITIONS])
+        distances = ((there[:, :, None] - grid) ** 2).sum(1)
+        self.where = nn.Parameter(-distances / (2 * 0.15**2))
+
+    def read(self, vectors: torch.Tensor) -> torch.Tensor:
+        """What stands where, from unit vectors (n, width); for :func:`read_loss`."""
+        # Numbers of about 1: a head learns little from the small ones of a unit vector.
+        found: torch.Tensor = self.whole(vectors * vectors.shape[1] ** 0.5)
+        return found
+
+    @contextlib.contextmanager
+    def watching(self, tower: nn.Module) -> Iterator[list[torch.Tensor]]:
+        """Catches the patches that the image ``tower`` makes of a batch."""
+        caught: list[torch.Tensor] = []
+        hook = tower.transformer.register_forward_hook(
+            lambda _, __, tokens: caught.append(tokens[:, 1:])
+        )
+        try:
+            yield caught
+        finally:
+            hook.remove()
+
+    def look(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The same from the patches (n, patches, width) of images."""
+        cells = self.part(self.where.softmax(1) @ tokens.float())
+        return torch.cat([cells.flatten(1), self.ground(tokens.float().mean(1))], 1)
 
 
 def read_loss(values: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -179,10 +222,11 @@ def read_loss(values: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def losses(model: Any, aside: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    """``clip``, ``pair`` and ``read``, each a mean, and ``right``, the share of images that are
-    nearer to their own caption than to any other of the batch."""
+    """``clip``, ``pair``, ``read`` and ``look``, each a mean, and ``right``, the share of images
+    that are nearer to their own caption than to any other of the batch."""
     n = len(batch.images)
-    frames = functional.normalize(model.encode_image(batch.pixels).float(), dim=-1)
+    with aside.watching(model.visual) as patches:
+        frames = functional.normalize(model.encode_image(batch.pixels).float(), dim=-1)
     sums = torch.zeros(n, frames.shape[1], device=frames.device).index_add(0, batch.owner, frames)
     images = functional.normalize(sums, dim=-1)
     texts = functional.normalize(_open_clip.encode_text(model, batch.tokens).float(), dim=-1)
@@ -202,9 +246,11 @@ def losses(model: Any, aside: Any, batch: Batch) -> dict[str, torch.Tensor]:
         torch.cat(pairs) * scale + bias, torch.cat(labels)
     )
     both = torch.cat([images[batch.images], texts[:n][batch.images]])
-    read = read_loss(aside(both).float(), batch.truth[batch.images].repeat(2, 1))
+    truth = batch.truth[batch.images]
+    read = read_loss(aside.read(both).float(), truth.repeat(2, 1))
+    look = read_loss(aside.look(patches[0][batch.images[batch.owner]]).float(), truth)
     right = (scores.argmax(dim=1) == own).float().mean()
-    return {"clip": clip / 2, "pair": pair, "read": read, "right": right}
+    return {"clip": clip / 2, "pair": pair, "read": read, "look": look, "right": right}
 
 
 # ---------------------------------------------------------------- training
@@ -223,7 +269,21 @@ def build(words: list[str]) -> tuple[Any, dict[str, Any], Any]:
     tokenizer = _open_clip.word_tokenizer(words, CONTEXT)
     text = {**CONFIG["model_cfg"]["text_cfg"], "vocab_size": len(tokenizer)}
     config = {**CONFIG, "model_cfg": {**CONFIG["model_cfg"], "text_cfg": text}}
-    return open_clip.CLIP(**config["model_cfg"]), config, tokenizer
+    model = open_clip.CLIP(**config["model_cfg"])
+    _place(model.visual.positional_embedding, config["model_cfg"]["vision_cfg"])
+    return model, config, tokenizer
+
+
+def _place(positions: Any, vision: dict[str, Any]) -> None:
+    """Let the places of patches begin as waves over rows and columns, as loud as the patches."""
+    side = vision["image_size"] // vision["patch_size"]
+    waves = positions.shape[1] // 4
+    lengths = side * 2 ** torch.linspace(-2, 1, waves)
+    angles = 2 * math.pi * torch.arange(side)[:, None] / lengths
+    one = torch.cat([angles.sin(), angles.cos()], 1)
+    both = [one.repeat_interleave(side, 0), one.repeat(side, 1)]
+    with torch.no_grad():
+        positions[1:] = 0.3 * torch.cat(both, 1)
 
 
 def optimizer(model: Any, aside: Any) -> torch.optim.Optimizer:
@@ -236,9 +296,21 @@ def optimizer(model: Any, aside: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
+@contextlib.contextmanager
+def computing(device: str, precision: str) -> Iterator[None]:
+    """The precision of a forward pass, and how attention is computed."""
+    kind = device.split(":")[0]
+    # The flash attention that torch has for CPUs takes half of a step on its way back.
+    ways = [SDPBackend.MATH, *([] if kind == "cpu" else [SDPBackend.FLASH_ATTENTION])]
+    with torch.autocast(kind, torch.bfloat16, precision == "bf16"), sdpa_kernel(ways):
+        yield
+
+
 def train(model: Any, feed: Feed, args: argparse.Namespace) -> float:
     """Train ``model`` in place, from the last checkpoint where there is one; minutes in all."""
-    aside = thrown_away(CONFIG["model_cfg"]["embed_dim"]).to(args.device)
+    vision = CONFIG["model_cfg"]["vision_cfg"]
+    side = vision["image_size"] // vision["patch_size"]
+    aside = Aside(CONFIG["model_cfg"]["embed_dim"], vision["width"], side).to(args.device)
     model.to(args.device).train()
     optimizer_ = optimizer(model, aside)
     path = os.path.join(args.work, "checkpoint.pt")
@@ -254,9 +326,9 @@ def train(model: Any, feed: Feed, args: argparse.Namespace) -> float:
     for step in range(first, args.steps):
         for group in optimizer_.param_groups:
             group["lr"] = rate(step, args.steps, args.fall, args.rate)
-        with torch.autocast(args.device.split(":")[0], torch.bfloat16, args.precision == "bf16"):
+        with computing(args.device, args.precision):
             found = losses(model, aside, feed.batch(step))
-        loss = found["clip"] + 0.5 * found["pair"] + 0.1 * found["read"]
+        loss = sum(weight * found[name] for name, weight in WEIGHTS.items())
         optimizer_.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([*model.parameters(), *aside.parameters()], 1.0)
@@ -284,7 +356,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", help="folder of scenes and checkpoints; OUT.work by default")
     parser.add_argument("--seed", type=int, default=0, help="of the world and the weights")
     parser.add_argument("--scenes", type=int, default=80_000, help="scenes drawn")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--families", type=int, default=8, help="of 14 scenes or so, in a batch")
     parser.add_argument("--fall", type=int, help="steps of a falling rate; a third by default")
     parser.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate")
