@@ -148,7 +148,7 @@ def writing(path: str, durable: bool = True) -> Iterator[IO[bytes]]:
     folder = os.path.dirname(final)
     beside = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}-{os.path.basename(final)}")
     try:
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder)
         try:
             with open(beside, "wb") as file:
                 yield file
@@ -162,7 +162,7 @@ def writing(path: str, durable: bool = True) -> Iterator[IO[bytes]]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(beside)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and error.filename not in (beside, final, folder):
+        if isinstance(error, FileNotFoundError) and error.filename not in (beside, final):
             raise
         raise explained(path, error) from error
 

@@ -67,6 +67,12 @@ def test_a_file_in_place_of_a_folder_is_one_line(tmp_path):
         store.make_folder(str(tmp_path / "file" / "below"))
 
 
+def test_a_folder_behind_a_link_that_leads_nowhere_is_one_line(tmp_path):
+    (tmp_path / "runs").symlink_to(tmp_path / "disk" / "runs")
+    with pytest.raises(DatagenError, match=r"runs/deep/er: No such file or directory$"):
+        store.write_bytes(str(tmp_path / "runs" / "deep" / "er" / "file"), b"x")
+
+
 @pytest.fixture(params=["file", "memory"])
 def folder(request, tmp_path):
     return str(tmp_path) if request.param == "file" else f"memory://{uuid.uuid4().hex}"

@@ -25,6 +25,7 @@ class Covr(Format):
 
     about = "WebVid-CoVR and CC-CoIR: covr_SPLIT.csv, media/NN/NUMBER.EXT"
     looks_for = ("mp4", "jpg", "png")
+    images_only = False
 
     def stem(self, item: Item) -> str:
         """``42/000123456789042``: the name of an item as ``pth1`` and ``pth2`` give it."""

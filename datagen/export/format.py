@@ -37,6 +37,9 @@ class Format(ABC):
     #: Extensions that the released loaders look for; empty: any.
     looks_for: ClassVar[tuple[str, ...]] = ()
 
+    #: Whether its released loaders open images alone, and no clips.
+    images_only: ClassVar[bool] = True
+
     def __init__(self, options: Options, numbers: Mapping[str, int], selection: Selection) -> None:
         self.options = options
         self.numbers = numbers

@@ -42,6 +42,7 @@ class HuggingFace(Format):
     about = "Hugging Face datasets: data/SPLIT-….parquet, README.md"
     roles = ROLES
     without = ()
+    images_only = False
 
     def __init__(self, options: Options, numbers: Mapping[str, int], selection: Selection) -> None:
         super().__init__(options, numbers, selection)

@@ -213,16 +213,25 @@ def _told_items(maker: Format, selection: Selection, split: str, lost: Mapping[s
 
 
 def _notes(maker: Format, items: Mapping[str, Item]) -> list[str]:
-    """Warnings: media that the released loaders do not look for."""
-    if not maker.looks_for:
-        return []
-    endings = [maker.ending(item) for item in items.values() if item["media"]]
+    """Warnings: media that the released loaders cannot open, or do not look for."""
+    media = [item for item in items.values() if item["media"]]
+    found = []
+    if maker.images_only:
+        images = [item for item in media if item["media"]["modality"] != "video"]
+        clips = len(media) - len(images)
+        if clips:
+            found.append(
+                f"{clips:,} of {len(media):,} media are clips; the released loaders of this "
+                "format open images alone (covr and hf are formats for clips)"
+            )
+        media = images
+    endings = [maker.ending(item) for item in media] if maker.looks_for else []
     odd = sorted({one for one in endings if one not in maker.looks_for})
-    if not odd:
-        return []
-    count = sum(one in odd for one in endings)
-    wanted = ", ".join(maker.looks_for)
-    return [
-        f"{count:,} media end in {', '.join(odd)}, but the released loaders look for {wanted}; "
-        "--extension names all media alike (readers go by content)"
-    ]
+    if odd:
+        count = sum(one in odd for one in endings)
+        wanted = ", ".join(maker.looks_for)
+        found.append(
+            f"{count:,} media end in {', '.join(odd)}, but the released loaders look for {wanted}; "
+            "--extension names all media alike (readers go by content)"
+        )
+    return found

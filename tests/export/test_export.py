@@ -9,7 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from conftest import ODD, Made, fill, picture, tree
+from conftest import ODD, Made, clip, fill, picture, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -295,3 +295,21 @@ def test_media_that_a_released_loader_would_not_find_are_told(tmp_path: Path) ->
     assert written.notes[0].startswith("2 media end in webp, but the released loaders look for")
     named = export(made.out, "covr", str(tmp_path / "two"), options=Options(extension="jpg"))
     assert named.notes == []
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_clips_in_a_format_of_images_are_told(name: str, tmp_path: Path) -> None:
+    made = Made(str(tmp_path / "run"), str(tmp_path / "clips"))
+    ids = [made.item(f"clip {n}", clip(n), "mp4") for n in range(2)]
+    ids.append(made.item("photo", picture(2)))
+    made.triplet([ids[0]], [ids[1]], "darker")
+    made.triplet([ids[1]], [ids[2]], "still")
+    made.finish()
+    written = export(made.out, name, str(tmp_path / "out"))
+    told = [note for note in written.notes if note.startswith("2 of 3 media are clips")]
+    assert len(told) == (name not in ("covr", "hf"))
+    # What a loader looks for by name is said of images; another name makes no image of a clip.
+    odd = [note for note in written.notes if "mp4" in note]
+    assert not odd
+    there = {path.suffix: path.read_bytes() for path in (tmp_path / "out").rglob("*.mp4")}
+    assert there[".mp4"] in (made.bytes_of[ids[0]], made.bytes_of[ids[1]])
