@@ -52,6 +52,7 @@ class ClipFilter(clip.ClipOperator[S], Filter[S]):
     length 1: the vector that ``embed: {op: open_clip}`` gives it by default.
     """
 
+    version: ClassVar[int] = 2
     rules: ClassVar[frozenset[str]] = frozenset({"low", "high"})
     #: Name of the score column.
     score: ClassVar[str]

@@ -70,7 +70,7 @@ class Duplicates(Filter[DuplicatesSettings]):
     Items that cannot be decoded fail, and with them the rows that use them.
     """
 
-    version = 2
+    version = 3
     Settings = DuplicatesSettings
     on_items = True
     rules = frozenset({"radius", "tolerance", "duration", "same_text"})

@@ -71,6 +71,7 @@ class OpenClip(clip.ClipOperator[OpenClipSettings], Embedder[OpenClipSettings]):
     all frames and their seconds beside (see :class:`datagen.space.Space`).
     """
 
+    version = 2
     Settings = OpenClipSettings
 
     def gives(self, level: Level) -> set[str]:
