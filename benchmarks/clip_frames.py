@@ -1,8 +1,10 @@
 """Frames of clips a second: the open_clip embedder beside plain PyAV on the same frames.
 
     python benchmarks/clip_frames.py --data ../shared/data [--clips 60] [--frames 8]
+    python benchmarks/clip_frames.py --part rendered
 
-Each line is one set of clips, from the files' bytes, in one process and on one thread:
+Each line of the first table is one set of clips, from the files' bytes, in one process and on one
+thread:
 
 - PyAV, all frames: decodes every frame of the clip; the chosen ones become RGB at full size.
 - PyAV, by seeking: for each chosen frame seeks the key frame before it and decodes from there,
@@ -13,6 +15,11 @@ Each line is one set of clips, from the files' bytes, in one process and on one 
 - embedder: prepare and the model after each other, a small ViT with random weights.
 
 Rates are chosen frames a second of CPU time. Rounds alternate; the median counts.
+
+The part ``rendered`` needs no data: of a clip of 10 seconds of 1280 x 720 that it renders itself
+it gives the CPU seconds of eight frames, and of a plain decode of everything without and with
+conversion to RGB; and of a clip of 1920 x 1080 the memory of a process that holds 64 frames
+(the most that it ever had, as Linux tells, and how much of it came with the frames).
 """
 
 from __future__ import annotations
@@ -22,6 +29,8 @@ import io
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -49,6 +58,23 @@ MODEL: dict[str, Any] = {
     "vision_cfg": {"image_size": 224, "layers": 4, "width": 192, "patch_size": 32},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
+
+
+#: Prints the peak of this process before and after it has taken frames of a clip (bytes).
+PEAK = """
+import sys
+from datagen import frames
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
+
+data = open(sys.argv[1], "rb").read()
+before = peak()
+found = frames.sample(data, int(sys.argv[2]))
+assert len(found) == int(sys.argv[2])
+print(before, peak())
+"""
 
 
 def write_model(folder: Path) -> None:
@@ -168,6 +194,61 @@ def measure(operator: OpenClip, items: pa.Table, rounds: int) -> dict[str, float
     return {name: count / value for name, value in seconds.items()}
 
 
+def render(path: Path, size: tuple[int, int], seconds: int, rate: int = 30) -> None:
+    """Write an H.264 clip: a smooth picture that moves, with grain that stands still."""
+    width, height = size
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8))
+    wide = np.asarray(small.resize((2 * width, height), Image.Resampling.BICUBIC))
+    grain = rng.integers(0, 16, (height, width, 3), dtype=np.uint8)
+    count = seconds * rate
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"preset": "veryfast"}
+        for number in range(count):
+            left = number * width // count
+            pixels = np.maximum(wide[:, left : left + width], 16) - grain
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def decode_all(data: bytes, convert: bool) -> None:
+    """Decode every frame on one thread, and make each a picture where ``convert`` says so."""
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+        for frame in container.decode(stream):
+            if convert:
+                frame.to_image()
+
+
+def rendered(folder: Path, rounds: int, count: int = 8, held: int = 64) -> None:
+    """Print CPU seconds of a clip of 720p, and the memory of frames of 1080p."""
+    clip = folder / "720p.mp4"
+    render(clip, (1280, 720), 10)
+    data = clip.read_bytes()
+    seconds = timed(
+        {
+            f"{count} even frames": lambda: frames.sample(data, count),
+            "PyAV, all frames, not converted": lambda: decode_all(data, False),
+            "PyAV, all frames, as RGB": lambda: decode_all(data, True),
+        },
+        rounds,
+    )
+    print("\n| 10 s of 1280 x 720, 30 frames a second | CPU s |\n|---|---|")
+    for name, value in seconds.items():
+        print(f"| {name} | {value:.2f} |")
+    clip = folder / "1080p.mp4"
+    render(clip, (1920, 1080), 4)
+    command = [sys.executable, "-c", PEAK, str(clip), str(held)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    before, after = (int(value) / 1e9 for value in told.split())
+    print(
+        f"\n{held} frames of 1920 x 1080: peak {after:.2f} GB, {after - before:.2f} by the frames"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     default = os.environ.get("DATAGEN_TEST_DATA", "../shared/data")
@@ -175,8 +256,18 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60, help="clips of a set, at most")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--part", choices=("all", "clips", "rendered"), default="all")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    if chosen.part != "rendered":
+        real(chosen)
+    if chosen.part != "clips":
+        with tempfile.TemporaryDirectory() as place:
+            rendered(Path(place), chosen.rounds)
+
+
+def real(chosen: argparse.Namespace) -> None:
+    """Print the rates of the sets of real clips."""
     lines = {}
     with tempfile.TemporaryDirectory() as place:
         write_model(Path(place))
