@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,10 +31,27 @@ class Run:
         """``running``, ``stopped``, ``failed`` or ``finished``."""
         return str(self.note["status"])
 
-    @property
+    @functools.cached_property
     def funnel(self) -> list[dict[str, Any]]:
-        """What each step did: rows in, kept, rejected by rule, failed by rule, rows out."""
-        return list(self.note["funnel"])
+        """What each complete step did: rows in, kept, rejected by rule, failed by rule, rows out.
+
+        Of a run that is not finished, the note may tell less than stands: a killed one could not
+        write it. What a step did stands beside its tables too; steps behind one that is missing
+        do not count.
+        """
+        noted = {entry["id"]: entry for entry in self.note["funnel"]}
+        if self.status == "finished":
+            return list(noted.values())
+        found: list[dict[str, Any]] = []
+        for place in self.note["steps"]:
+            path = store.join(self.out, place["folder"], "done.json")
+            if not store.exists(path):
+                break
+            entry = noted.get(place["id"]) or store.read_json(path)
+            if not isinstance(entry, dict) or "rows_out" not in entry:
+                break
+            found.append(entry)
+        return found
 
     @property
     def steps(self) -> list[str]:

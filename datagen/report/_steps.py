@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -17,28 +16,6 @@ from datagen.result import Run
 _LINE = ("step", "operator", "model", "revision", "prompt", "seed")
 #: Lines of provenance that are listed.
 MOST_LINES = 200
-
-
-def as_far(run: Run) -> Run:
-    """``run`` with a funnel that tells of every step that is complete.
-
-    The note of a run that was killed tells of the steps before it began, and that of one which
-    was stopped while it went through its steps again may tell of fewer than stand. What a step
-    did is in its own ``done.json`` too. Steps behind one that is missing do not count.
-    """
-    if run.status == "finished":
-        return run
-    noted = {entry["id"]: entry for entry in run.funnel}
-    entries: list[dict[str, Any]] = []
-    for place in run.note["steps"]:
-        path = store.join(run.out, place["folder"], "done.json")
-        if not store.exists(path):
-            break
-        entry = noted.get(place["id"]) or store.read_json(path)
-        if not isinstance(entry, dict) or "rows_out" not in entry:
-            break
-        entries.append(entry)
-    return replace(run, note={**run.note, "funnel": entries})
 
 
 def described(run: Run) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ import yaml
 from markupsafe import Markup
 
 from datagen import schema, store
-from datagen.report import _steps, charts, chunks, funnel
+from datagen.report import charts, chunks, funnel
 from datagen.report._markdown import line
 from datagen.report.chunks import Listing
 from datagen.report.pictures import SIDE, Album, draw, limits_of
@@ -53,14 +53,15 @@ def write(
     listed at most; stats: the figures of the run, if they are known already. Raises DatagenError
     where the directory cannot be read or written.
     """
-    run = _steps.as_far(run)
     figures = sections(dict(statistics(run) if stats is None else stats))
     gathered = gather(run, rows)
     shown = chunks.listing(gathered.rows)
     wanted = shown.pictured(pictures, -(-pictures // 2))
     home = store.join(run.out, FOLDER)
     recipe = yaml.safe_dump(run.note["recipe"], sort_keys=False, allow_unicode=True, width=100)
-    token = "data-" + schema.content_id(schema.canonical_json(run.note), f"{pictures} {rows}")
+    token = "data-" + schema.content_id(
+        schema.canonical_json({**run.note, "funnel": run.funnel}), f"{pictures} {rows}"
+    )
     folder = store.join(home, token)
     store.make_folder(folder)
     album = draw(wanted, run.out, folder, limits_of(run.note["recipe"]))

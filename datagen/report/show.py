@@ -28,7 +28,6 @@ def show(run: Run, wanted: str) -> dict[str, Any]:
     verdicts: what every step said of it, of its pair and of its items; shard: where it lies;
     triplets: those made of it. Raises DatagenError where nothing is called so.
     """
-    run = _steps.as_far(run)
     kind, name = _lookup.find(run, wanted)
     row = _row(run, kind, name)
     step, lost = _of_lost(run, row, name)

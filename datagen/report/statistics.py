@@ -37,7 +37,6 @@ def statistics(run: Run) -> dict[str, Any]:
     its items, steps and sources only. Reads columns, never media; a million triplets take about
     half a minute and 1 GB of memory.
     """
-    run = _steps.as_far(run)
     path = _steps.triplets_path(run)
     rows = _columns.triplets(path) if path else None
     source = _steps.folder(run, "source")

@@ -417,6 +417,7 @@ def test_a_run_that_was_killed_shows_what_is_done_though_its_note_tells_of_less(
     # A step behind one that is not done does not count, though it stands.
     (tmp_path / "steps" / "text-text" / "0" / "done.json").unlink()
     run = datagen.load(str(tmp_path))
+    assert run.funnel == whole.funnel[:3]
     path = report.write(run)["page"]
     tab = opened(path)
     settle(tab)
