@@ -13,13 +13,14 @@ import functools
 import io
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from typing import Any, Protocol
 
 import av
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -52,6 +53,8 @@ _PATIENCE = 240
 
 #: Shapes of pixels beyond this are taken for a broken header.
 _WIDEST_PIXEL = 8
+
+_sides: Any = SideDataContainer
 
 
 class Limits(Protocol):
@@ -301,8 +304,9 @@ def shape(frame: VideoFrame, stream: Any) -> Shape:
     if not Fraction(1, _WIDEST_PIXEL) <= ratio <= _WIDEST_PIXEL:
         ratio = Fraction(1)
     width = max(1, math.floor(frame.width * ratio + Fraction(1, 2)))
-    sides: Mapping[Any, Any] = frame.side_data
-    matrix = bytes(sides.get(SideData.DISPLAYMATRIX, b""))
+    # Not frame.side_data: a frame and what it keeps there hold each other, and so the memory of
+    # decoded pictures, until the garbage collector comes by.
+    matrix = bytes(_sides(frame).get(SideData.DISPLAYMATRIX, b""))
     if len(matrix) < 36:
         return Shape(width, frame.height, False, False, False)
     # A point (x, y) is shown at (a x + c y, b x + d y).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import weakref
@@ -434,6 +435,25 @@ def test_real_clips_are_probed_and_sampled_as_a_plain_decode_says() -> None:
         assert [frame.seconds for frame in sampled] == [round(float(t), 6) for t in wanted]
         assert {frame.image.size for frame in sampled} == {(found.width, found.height)}
         assert isinstance(sampled[0].image, Image.Image)
+
+
+def test_decoded_frames_do_not_wait_for_the_garbage_collector() -> None:
+    """They are megabytes each, and too few Python objects for it to hurry."""
+    data = tiny_clips.fade(24, seed=5)
+    frames.sample(data, 8)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        frames.sample(data, 8)
+        media.verify(data)
+        gc.collect()
+        waiting = {type(one).__name__ for one in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not {name for name in waiting if "Frame" in name or "Co" in name}
 
 
 def test_pictures_are_given_away_one_at_a_time() -> None:
