@@ -169,7 +169,8 @@ class Aside(nn.Module):  # type: ignore[misc]
         self.whole = nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, out))
         self.part = nn.Sequential(nn.Linear(patches, 256), nn.GELU(), nn.Linear(256, slots))
         self.ground = nn.Linear(patches, len(BACKGROUNDS))
-        self.pairs = nn.Parameter(torch.tensor([10.0, -5.0]))
+        # The logarithm of the scale of cosines, and the one in the middle of right and wrong.
+        self.pairs = nn.Parameter(torch.tensor([math.log(20.0), 0.5]))
         centres = (torch.arange(side) + 0.5) / side
         grid = torch.stack([centres.repeat(side), centres.repeat_interleave(side)])
         there = torch.tensor([CENTRES[name] for name in POSITIONS])
@@ -241,9 +242,9 @@ def losses(model: Any, aside: Any, batch: Batch) -> dict[str, torch.Tensor]:
     second = torch.arange(n, texts.shape[0], device=own.device)
     pairs = [cosines[own, own], cosines[batch.others, second], cosines[own, own.roll(-1)][plain]]
     labels = [torch.ones_like(pairs[0]), batch.partial.float(), torch.zeros_like(pairs[2])]
-    scale, bias = aside.pairs
+    scale, middle = aside.pairs
     pair = functional.binary_cross_entropy_with_logits(
-        torch.cat(pairs) * scale + bias, torch.cat(labels)
+        (torch.cat(pairs) - middle) * scale.exp(), torch.cat(labels)
     )
     both = torch.cat([images[batch.images], texts[:n][batch.images]])
     truth = batch.truth[batch.images]
@@ -356,7 +357,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", help="folder of scenes and checkpoints; OUT.work by default")
     parser.add_argument("--seed", type=int, default=0, help="of the world and the weights")
     parser.add_argument("--scenes", type=int, default=80_000, help="scenes drawn")
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--families", type=int, default=8, help="of 14 scenes or so, in a batch")
     parser.add_argument("--fall", type=int, help="steps of a falling rate; a third by default")
     parser.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate")
