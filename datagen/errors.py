@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
 
 #: A message names no more words than this: files of others may have any number of columns.
 MOST_WORDS = 40
@@ -22,6 +25,49 @@ class RecipeError(DatagenError):
     def __init__(self, faults: Iterable[str] | str) -> None:
         self.faults = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("\n".join(self.faults))
+
+
+def of_settings(place: str, error: ValidationError, data: Any, known: Iterable[str]) -> list[str]:
+    """The faults of settings, one line each: where, what was expected, what was found.
+
+    data: the settings as they were given; known: names of settings. What a setting may be in
+    several ways is one line.
+    """
+    lines: list[str] = []
+    wrong: dict[str, tuple[list[str], Any]] = {}
+    for problem in error.errors():
+        where = ".".join([place, *_way(problem["loc"], data)])
+        kind, given = problem["type"], problem["input"]
+        if kind == "extra_forbidden":
+            lines.append(f"{where}: unknown setting; {nearest(str(problem['loc'][-1]), known)}")
+        elif kind == "missing":
+            lines.append(f"{where}: must be given")
+        elif kind == "too_short" and len(given) >= problem["ctx"]["min_length"]:
+            # Said of a list whose elements are wrong, which is told of each of them.
+            continue
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            said = "a list expected" if kind in ("tuple_type", "list_type") else message
+            told, _ = wrong.setdefault(where, ([], given))
+            told.append(said)
+    for where, (told, given) in wrong.items():
+        found = ", {!r} found" if told == ["a list expected"] else " (found {!r})"
+        lines.append(f"{where}: {' or '.join(dict.fromkeys(told))}{found.format(given)}")
+    return lines
+
+
+def _way(loc: Sequence[int | str], data: Any) -> list[str]:
+    """Keys and places on the way to a fault; not the names of the types that were tried there."""
+    out = []
+    for part in loc:
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            break
+        out.append(str(part))
+    return out
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

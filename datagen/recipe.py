@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datagen import registry
-from datagen.errors import DatagenError, RecipeError, nearest
+from datagen.errors import DatagenError, RecipeError, nearest, of_settings
 from datagen.recipe_file import TOP_LEVEL, kind_of, missing, read, step_ids
 from datagen.schema import Level
 from datagen.step import Operator, Resources, Source
@@ -156,18 +156,7 @@ def _validated(model: type[BaseModel], data: Any, place: str, faults: list[str])
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
-        for problem in error.errors():
-            where = ".".join([place, *(str(part) for part in problem["loc"])])
-            if problem["type"] == "extra_forbidden":
-                hint = nearest(str(problem["loc"][-1]), model.model_fields)
-                faults.append(f"{where}: unknown setting; {hint}")
-            elif problem["type"] == "missing":
-                faults.append(f"{where}: must be given")
-            elif problem["type"] in ("tuple_type", "list_type"):
-                faults.append(f"{where}: a list expected, {problem['input']!r} found")
-            else:
-                message = problem["msg"].removeprefix("Value error, ")
-                faults.append(f"{where}: {message} (found {problem['input']!r})")
+        faults += of_settings(place, error, data, model.model_fields)
     except DatagenError as error:
         faults.append(f"{place}: {error}")
     return None
@@ -185,7 +174,8 @@ def _built(
     if settings is None:
         return None
     try:
-        operator = cls(settings)
+        with registry.starting_from(base):
+            operator = cls(settings)
     except DatagenError as error:
         faults.append(f"{place}: {error}")
         return None

@@ -135,7 +135,11 @@ def _merge(base: dict[str, Any], child: dict[str, Any], place: str) -> dict[str,
                     kind = kind_of(out["steps"][index])
                     settings = _mapping(out["steps"][index][kind], f"{place}: steps.{name}")
                     change = _mapping(change, f"{place}: steps.{name}")
-                    out["steps"][index] = {kind: {**settings, **change}}
+                    # Another operator has other settings, as another type of source has.
+                    old = settings.get("op", change.get("op"))
+                    own = {"id": settings["id"]} if "id" in settings else {}
+                    other = change.get("op", old) != old
+                    out["steps"][index] = {kind: {**(own if other else settings), **change}}
         elif isinstance(value, dict) and isinstance(out.get(key), dict):
             # Another type of source has other settings: nothing of the old one is kept.
             old = out[key].get("type")

@@ -17,6 +17,9 @@ import inspect
 import os
 import pkgutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -27,6 +30,8 @@ from datagen.errors import DatagenError, nearest
 from datagen.step import Operator, Settings
 
 ENTRY_POINTS = "datagen.operators"
+
+_base: ContextVar[str] = ContextVar("base", default="")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,16 @@ def names(kind: str) -> list[str]:
     return sorted({*_built_in(kind), *_entry_points(kind)})
 
 
+@contextmanager
+def starting_from(base: str) -> Iterator[None]:
+    """Build operators that name others (``union``) here: files of these start from ``base``."""
+    token = _base.set(base)
+    try:
+        yield
+    finally:
+        _base.reset(token)
+
+
 def find(kind: str, op: str, base: str = "") -> type[Operator[Any]]:
     """The operator class meant by ``op``.
 
@@ -82,7 +97,7 @@ def find(kind: str, op: str, base: str = "") -> type[Operator[Any]]:
     the working directory. Raises DatagenError with the nearest valid name.
     """
     if ":" in op:
-        cls = _from_reference(op, base)
+        cls = _from_reference(op, base or _base.get())
     elif op in _built_in(kind):
         cls = _only_operator(importlib.import_module(_built_in(kind)[op]))
     elif op in _entry_points(kind):

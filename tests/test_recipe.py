@@ -346,3 +346,32 @@ def test_a_word_where_a_list_belongs_is_told_so(tmp_path):
     changes = [*source, "source.captions=caption", "source.labels=all"]
     with pytest.raises(RecipeError, match=r"label_diff.labels: a list expected, 'all' found"):
         recipe.load("eufcc_cir", changes)
+
+
+def test_a_changed_step_that_gets_another_operator_keeps_none_of_its_settings(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "extends: demo\nsteps:\n"
+        "  one_word_diff: {op: label_diff, labels: [background]}\n"
+        "  similarity: {op: similarity, low: 0.4}\n"
+        "  embed_caption: {op: tfidf, width: 9}\n"
+    )
+    steps = {step["id"]: step for step in _told(recipe.load(str(mine)))}
+    assert steps["label_diff"]["labels"] == ("background",)
+    assert (steps["similarity"]["low"], steps["similarity"]["space"]) == (0.4, "caption")
+    assert (steps["embed_caption"]["width"], steps["embed_caption"]["space"]) == (9, "caption")
+
+
+def _told(loaded):
+    return [{"id": one.id, **one.operator.settings.model_dump()} for one in loaded.steps]
+
+
+def test_a_setting_of_several_kinds_is_one_fault_without_names_of_types(tmp_path):
+    given = {"type": "captions", "path": str(tmp_path), "captions": 3, "labels": "al"}
+    with pytest.raises(RecipeError) as caught:
+        recipe.check({"source": given, "steps": [{"pair": {"op": "union", "of": ["knn_band"]}}]})
+    assert caught.value.faults == [
+        "recipe: source.captions: Input should be a valid string or a list expected (found 3)",
+        "recipe: source.labels: a list expected or Input should be 'all' (found 'al')",
+        "recipe: steps.union.of.0: Input should be a valid dictionary (found 'knn_band')",
+    ]

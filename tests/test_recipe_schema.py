@@ -16,7 +16,8 @@ import yaml
 from datagen import cli, recipe_file, registry
 from datagen.errors import RecipeError
 from datagen.recipe import STEP_KINDS, check
-from datagen.recipe_schema import recipe_schema, told_settings
+from datagen.recipe_schema import recipe_schema
+from datagen.settings_schema import told_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = recipe_schema()
@@ -94,7 +95,16 @@ def test_the_recipes_of_the_documentation_pass(page: str) -> None:
         steps({"shards": {"max_size": "512MB"}}, {"shards": {"max_size": 1000}}),
         steps({"negatives": None}, {"split": {}}, {"shards": {"resources": {"workers": 2}}}),
         {"extends": "demo"},
-        {"extends": "demo", "source": {"count": 3}, "steps": {"split": None, "template": {"a": 1}}},
+        {"extends": "demo", "source": {"count": 3}, "steps": {"split": None, "mine": {"a": 1}}},
+        {"extends": "demo", "steps": {"template": {"texts_per_pair": "???", "resources": {}}}},
+        {"extends": "demo", "steps": {"embed_caption": {"model": "hf:a/b"}, "filter_2": None}},
+        {"extends": "demo", "steps": {"similarity_2": {"low": 0.5}, "pair": {"n": 2}}},
+        {"extends": "demo", "steps": {"pair": {"op": "given", "path": "a"}, "given": {}}},
+        {"extends": "demo", "steps": {"one_word_diff": {"op": "label_diff", "labels": ["a"]}}},
+        {"extends": "demo", "steps": {"pair": {"op": "mine.py:Mine", "whatever": 1}}},
+        steps({"pair": {"op": "union", "of": [{"op": "knn_band", "k": 3}, {"op": "m.py:A", "b": 1},
+                                              {"op": "union", "of": [{"op": "group"}]}]}}),
+        steps({"pair": {"op": "union", "of": ["${a}", "???"]}}),
         {"extends": "demo", "steps": [{"split": None}], "source": [{"type": "tinyworld"}]},
     ],
 )  # fmt: skip
@@ -137,6 +147,21 @@ def test_what_a_recipe_may_say_passes(data: Any) -> None:
         {"extends": "demo", "stepz": {}},
         {"extends": "demo", "source": {"type": "tinyworld", "cuont": 3}},
         {"extends": "demo", "steps": {"split": 3}},
+        {"extends": "demo", "steps": {"template": {"texts_per_piar": 1}}},
+        {"extends": "demo", "steps": {"template_2": {"texts_per_piar": 1}}},
+        {"extends": "demo", "steps": {"pair": {"no_such_setting": 1}}},
+        {"extends": "demo", "steps": {"embed_caption": {"modle": "tfidf"}}},
+        {"extends": "demo", "steps": {"one_word_diff": {"op": "label_diff", "label": ["a"]}}},
+        {"extends": "demo", "steps": {"one_word_diff": {"op": "label_dif", "labels": ["a"]}}},
+        {"extends": "demo", "steps": {"similarity": {"low": 2}}},
+        steps({"pair": {"op": "union", "of": []}}),
+        steps({"pair": {"op": "union", "of": ["knn_band"]}}),
+        steps({"pair": {"op": "union", "of": [{"k": 3}]}}),
+        steps({"pair": {"op": "union", "of": [{"op": "knn_bend"}]}}),
+        steps({"pair": {"op": "union", "of": [{"op": "knn_band", "kk": 3}]}}),
+        steps({"pair": {"op": "union", "of": [{"op": "knn_band", "id": "a"}]}}),
+        steps({"pair": {"op": "union", "of": [{"op": "same_key"}]}}),
+        steps({"pair": {"op": "union", "of": [{"op": "union", "of": [{"op": "group", "q": 1}]}]}}),
         {"extends": "demo", "steps": [{"fliter": None}]},
     ],
 )

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
 from datagen import registry, schema, step
-from datagen.errors import DatagenError, nearest
+from datagen.errors import DatagenError, of_settings
 from datagen.pairing._table import CHUNK
 from datagen.schema import Level
 from datagen.step import Context, Parallel, Result, TableOperator, Tables, serial
@@ -31,7 +31,9 @@ class UnionSettings(step.Settings):
     #: The miners, each as in a step of its own: ``{op: knn_band, space: image}``. A pair that
     #: several find is one pair, with the evidence of the first of them: put first the one whose
     #: evidence texts are to be written from.
-    of: tuple[dict[str, Any], ...] = Field(min_length=1)
+    of: tuple[dict[str, Any], ...] = Field(
+        min_length=1, json_schema_extra={"items": {"operator": "pair"}}
+    )
 
 
 class Union(TableOperator[UnionSettings]):
@@ -101,26 +103,14 @@ def _built(number: int, given: dict[str, Any]) -> TableOperator[Any]:
         cls = registry.find("pair", op)
         miner = cls(cls.Settings.model_validate(settings))
     except ValidationError as error:
-        raise DatagenError("; ".join(_faults(place, error, cls.Settings))) from error
+        own = cls.Settings.model_fields
+        raise DatagenError("; ".join(of_settings(place, error, settings, own))) from error
     except DatagenError as error:
         raise DatagenError(f"{place}: {error}") from error
     if not isinstance(miner, TableOperator) or "items" not in miner.levels:
         raise DatagenError(f"{place}.op: '{op}' does not mine pairs from a table of items")
     miner.registered_name = op.rpartition(":")[2]  # type: ignore[attr-defined]
     return miner
-
-
-def _faults(place: str, error: ValidationError, model: type[step.Settings]) -> Iterator[str]:
-    for problem in error.errors():
-        where = ".".join([place, *(str(part) for part in problem["loc"])])
-        if problem["type"] == "extra_forbidden":
-            hint = nearest(str(problem["loc"][-1]), model.model_fields)
-            yield f"{where}: unknown setting; {hint}"
-        elif problem["type"] == "missing":
-            yield f"{where}: must be given"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            yield f"{where}: {message} (found {problem['input']!r})"
 
 
 def _members(rows: pa.Table) -> Iterator[Members]:

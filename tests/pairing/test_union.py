@@ -177,6 +177,7 @@ def test_chunks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         ),
         ([WORDS, {"k": 3}], r"of\.1\.op: must be given; valid: .*knn_band"),
         ([{**WORDS, "min_word": 3}], r"of\.0\.min_word: unknown setting; did you mean 'min_words'"),
+        ([{"op": "label_diff", "labels": "a"}], r"of\.0\.labels: a list expected, 'a' found"),
         ([{**WORDS, "min_words": "x"}], r"of\.0\.min_words: .* \(found 'x'\)"),
         ([WORDS, {"op": "same_key"}], r"of\.1\.key: must be given"),
         ([WORDS, {"op": "union", "of": [{"op": "nothing"}]}], r"of\.1: of\.0: no pair operator"),
@@ -199,6 +200,22 @@ def test_faults_of_a_recipe_name_the_step_and_the_miner() -> None:
     pair["of"] = [WORDS, {**WORDS, "worms": 2}]
     with pytest.raises(RecipeError, match=r"steps\.union: of\.1\.worms: unknown setting"):
         recipe.check(data)
+
+
+def test_a_miner_in_a_file_beside_the_recipe_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "own.py").write_text(
+        "from datagen.pairing.label_diff import LabelDiff\n\n\nclass Own(LabelDiff):\n    pass\n"
+    )
+    (tmp_path / "mine" / "r.yaml").write_text(
+        "source: {type: tinyworld, count: 3}\nsteps:\n"
+        "  - pair: {op: union, of: [{op: 'own.py:Own', labels: [background]}]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = recipe.load("mine/r.yaml")
+    assert found.steps[0].operator.needs("items") == {"items.labels"}
 
 
 def test_needs_are_those_of_all_miners_and_their_versions_show() -> None:
