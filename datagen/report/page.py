@@ -24,7 +24,7 @@ import yaml
 from markupsafe import Markup
 
 from datagen import schema, store
-from datagen.report import charts, chunks, funnel
+from datagen.report import charts, chunks, earlier, funnel
 from datagen.report._markdown import line
 from datagen.report.chunks import Listing
 from datagen.report.pictures import SIDE, Album, draw, limits_of
@@ -62,9 +62,13 @@ def write(
     token = "data-" + schema.content_id(
         schema.canonical_json({**run.note, "funnel": run.funnel}), f"{pictures} {rows}"
     )
+    # The page that stands is read until the last moment, and has pictures of what may be gone.
+    before = earlier.in_force(home)
+    token = earlier.beside(token, before)
     folder = store.join(home, token)
     store.make_folder(folder)
-    album = draw(wanted, run.out, folder, limits_of(run.note["recipe"]))
+    known = store.join(home, before) if before else ""
+    album = draw(wanted, run.out, folder, limits_of(run.note["recipe"]), known)
     chunks.write(shown, album.places, folder)
     page = _page(run, gathered, shown, album, token, figures, recipe)
     store.write_bytes(store.join(home, "recipe.yaml"), recipe.encode())
@@ -228,6 +232,9 @@ def _notes(gathered: Gathered, album: Album) -> list[str]:
     )
     drawn = len(album.places) - album.faults.total()
     pictures = f" Pictures of {drawn:,} items are in the page." if album.places else ""
+    if album.kept:
+        verb = "is" if album.kept == 1 else "are"
+        pictures += f" {album.kept:,} of them {verb} of an earlier page, as the media cannot be read again."
     notes = [f"{first}.{pictures}"]
     if album.faults:
         reasons = ", ".join(f"{n:,} {_words(why)}" for why, n in album.faults.most_common())

@@ -1,7 +1,8 @@
 """Thumbnails of a report: sprite sheets in WebP, clips as film strips of a few frames.
 
 Media are read again by reference, in threads, with the limits that the recipe sets. One that
-cannot be read any more has a reason in the place of a picture.
+cannot be read any more keeps the thumbnail that the page before had of the same bytes; without
+one, a reason stands in the place of a picture.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from datagen import frames, media, store
 from datagen.containers import MediaError
 from datagen.errors import DatagenError
 from datagen.media import Limits
+from datagen.report import earlier
 
 #: Pixels of the longest side of a thumbnail, and distance of two in a sheet.
 SIDE = 160
@@ -28,6 +30,8 @@ FRAMES = 6
 #: Cells of a sheet of images, and of one of clips (a row each), as columns and rows.
 _IMAGES = (8, 8)
 _CLIPS = (FRAMES, 8)
+#: Limits that a recipe may set.
+_LIMITED = ("max_bytes", "max_video_bytes", "max_pixels", "min_side", "max_seconds", "max_frames")
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,12 @@ class Album:
     """The pictures of a report.
 
     places: by item id, a picture or the reason why there is none; sheets: file name, width and
-    height of each sheet.
+    height of each sheet; kept: how many pictures are those of the page before.
     """
 
     places: Mapping[str, Picture | str]
     sheets: Sequence[tuple[str, int, int]]
+    kept: int = 0
 
     @property
     def faults(self) -> Counter[str]:
@@ -67,16 +72,20 @@ def limits_of(recipe: Mapping[str, Any]) -> Limits:
     """The limits on media that the recipe of a run sets."""
     given = recipe.get("media")
     given = given if isinstance(given, Mapping) else {}
-    known = {name: given[name] for name in ("max_bytes", "max_pixels", "min_side") if name in given}
-    return Limits(**known)
+    return Limits(**{name: given[name] for name in _LIMITED if name in given})
 
 
 def draw(
-    items: Mapping[str, Mapping[str, Any]], out: str, folder: str, limits: Limits = media.DEFAULT
+    items: Mapping[str, Mapping[str, Any]],
+    out: str,
+    folder: str,
+    limits: Limits = media.DEFAULT,
+    before: str = "",
 ) -> Album:
     """Write the sheets of ``items`` (schema.MEDIA by item id) to ``folder``.
 
-    ``out`` is the run directory: generated media of a run that was moved are found there.
+    ``out`` is the run directory: generated media of a run that was moved are found there;
+    before: the folder of data of the page that stands, for media that cannot be read any more.
     """
     batches: list[tuple[bool, tuple[str, ...]]] = []
     for clips, (columns, lines) in ((False, _IMAGES), (True, _CLIPS)):
@@ -96,7 +105,25 @@ def draw(
         for found, sheet in pool.map(work, range(len(batches))):
             places.update(found)
             sheets.append(sheet)
-    return Album(places, sheets)
+    gone = {name: items[name] for name, place in places.items() if isinstance(place, str)}
+    kept, copies = _kept(gone, before, folder, len(sheets)) if before else ({}, [])
+    return Album({**places, **kept}, [*sheets, *copies], len(kept))
+
+
+def _kept(
+    gone: Mapping[str, Mapping[str, Any]], before: str, folder: str, first: int
+) -> tuple[dict[str, Picture], list[tuple[str, int, int]]]:
+    """Pictures that the page before has of ``gone``, and their sheets, numbered from ``first``."""
+    found = earlier.wanted(gone, before)
+    sizes = earlier.copied(before, (place[0] for place in found.values()), folder, first)
+    numbers = {sheet: first + at for at, sheet in enumerate(sizes)}
+    kept = {
+        name: Picture(numbers[sheet], *rest)
+        for name, (sheet, *rest) in found.items()
+        if sheet in sizes and earlier.inside((sheet, *rest), sizes[sheet], SIDE)
+    }
+    copies = [(f"sheet-{numbers[sheet]}.webp", *size) for sheet, size in sizes.items()]
+    return kept, copies
 
 
 def _pictures(place: Mapping[str, Any], out: str, limits: Limits) -> list[frames.Frame] | str:

@@ -1,5 +1,6 @@
 """A run directory whose every table is known, written without running anything."""
 
+import hashlib
 import io
 import json
 
@@ -62,7 +63,7 @@ def items_of(out, count, clips, captions, media):
                 "path": path,
                 "offset": 0,
                 "size": len(data),
-                "sha256": f"{number:064x}",
+                "sha256": hashlib.sha256(data).hexdigest(),
                 "modality": "video" if video else "image",
                 "format": name,
                 "width": size[0],
