@@ -241,6 +241,7 @@ def funnel(steps: list[StepReport], before: Mapping[str, int] | None = None) -> 
 
 def _mount() -> None:
     """Commands that live with what they command."""
+    from datagen.audit.command import audit_command
     from datagen.audit.leaks_command import fingerprint_command, leaks_command
     from datagen.cluster.command import submit_command
     from datagen.export.command import export_command
@@ -251,6 +252,7 @@ def _mount() -> None:
     app.command("submit")(submit_command)
     app.command("export")(export_command)
     app.command("report")(report_command)
+    app.command("audit")(audit_command)
     app.command("show")(show_command)
     app.command("leaks")(leaks_command)
     app.command("fingerprint")(fingerprint_command)

@@ -13,7 +13,9 @@ import pyarrow as pa
 from datagen import publish, schema, store
 from datagen.audit import filters
 from datagen.audit.filters import Truth, is_current, left_of, rows_of
-from datagen.audit.judge import Judge, Judgement, NoiseJudge, judge_for, noise_of
+from datagen.audit.judge import Judge, Judgement, Nobody, NoiseJudge, judge_for, noise_of
+from datagen.audit.leaks import leaks
+from datagen.audit.shortcuts import Shortcuts, shortcuts
 from datagen.errors import DatagenError
 from datagen.result import Run
 
@@ -24,6 +26,10 @@ FOLDER = "audit"
 OTHERS = 20
 #: Reasons that are listed.
 REASONS = 12
+NO_TRUTH = (
+    "{}: run has no truth to audit by: needs labels of source tinyworld or others that several "
+    "items share, rows of operator noise, a space whose model takes texts, or --against"
+)
 
 TRIPLETS = pa.schema(
     [
@@ -59,11 +65,13 @@ def audit(
 
     opened = load(run) if isinstance(run, str) else run
     made = _made(opened)
-    judge = _judge(opened, made, against)
+    judge = _judge(opened, made)
+    asked = shortcuts(opened, made) if made is not None else {}
+    if judge.name == Nobody.name and not against and all(one.trouble for one in asked.values()):
+        raise DatagenError(NO_TRUTH.format(opened.out))
     truth = Truth(judge)
     lines = _lines(made, truth, say) if made is not None else []
-    found_leaks = _leaks(opened, against) if against else None
-    shortcuts = _shortcuts(opened, lines)
+    shown = _shortcuts(asked, lines)
     found = {
         "format": "datagen-audit",
         "version": VERSION,
@@ -75,9 +83,9 @@ def audit(
         "triplets": {name: _summed(_chosen(lines, name)) for name in ("made", "kept")},
         "steps": filters.steps(opened, truth),
         "false_negatives": _false_negatives(made, lines),
-        "shortcuts": shortcuts,
+        "shortcuts": shown,
         "noise": _noise(lines),
-        "leaks": found_leaks,
+        "leaks": leaks(opened, against, write=write and is_current(opened)) if against else None,
     }  # fmt: skip
     if write and is_current(opened):
         folder = store.join(opened.out, FOLDER)
@@ -93,8 +101,9 @@ def standing(run: Run) -> dict[str, Any] | None:
     """The audit of the decision that ``run`` is opened at; None where there is none."""
     path = store.join(run.out, FOLDER, "audit.json")
     found = store.read_json(path) if store.exists(path) else None
-    known = isinstance(found, dict) and found.get("version") == VERSION
-    return found if known and found.get("of") == run.note.get("rows") else None
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        return None
+    return found if found.get("of") == run.note.get("rows") else None
 
 
 def _made(run: Run) -> pa.Table | None:
@@ -108,17 +117,12 @@ def _made(run: Run) -> pa.Table | None:
     return publish.gathered(left)
 
 
-def _judge(run: Run, made: pa.Table | None, against: Sequence[str]) -> Judge:
+def _judge(run: Run, made: pa.Table | None) -> Judge:
     judge = judge_for(run)
     if judge is not None:
         return judge
     changes = made["evidence"].to_pylist() if made is not None else []
-    if against or any(noise_of({"evidence": one}) for one in changes):
-        return NoiseJudge()
-    raise DatagenError(
-        f"{run.out}: run has no truth to audit by: needs labels of source tinyworld, NLVR's "
-        "structured_rep, labels with values that several items share, or rows of operator noise"
-    )
+    return NoiseJudge() if any(noise_of({"evidence": one}) for one in changes) else Nobody()
 
 
 # --- triplets -----------------------------------------------------------------------------------
@@ -224,9 +228,14 @@ def _noise(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
     return dict(sorted(found.items()))
 
 
-def _shortcuts(run: Run, lines: Sequence[Line]) -> dict[str, Any]:
-    return {}
-
-
-def _leaks(run: Run, against: Sequence[str]) -> Mapping[str, Any]:
-    return {}
+def _shortcuts(asked: Mapping[str, Shortcuts], lines: Sequence[Line]) -> dict[str, Any]:
+    """What the triplets need, by space: of the kept ones, and of all as ``made``. The lines get
+    what the first space tells that could be asked."""
+    kept = [line["id"] for line in _chosen(lines, "kept")]
+    told = next((one for one in asked.values() if not one.trouble), None)
+    for line in lines:
+        line["needs"] = told.needs.get(line["id"]) if told is not None else None
+    return {
+        name: one.figures(kept) if one.trouble else {**one.figures(kept), "made": one.figures()}
+        for name, one in asked.items()
+    }

@@ -164,7 +164,7 @@ def _scores(folder: str) -> pa.Table | None:
 def _sides(op: str) -> list[str]:
     """``low`` and ``high``, as far as the operator has such rules; both where it is not known."""
     if ":" not in op and op in registry.names("filter"):
-        rules = getattr(registry.find("filter", op), "rules", frozenset())
+        rules: frozenset[str] = getattr(registry.find("filter", op), "rules", frozenset())
         return [side for side in ("low", "high") if side in rules]
     return ["low", "high"]
 

@@ -89,16 +89,17 @@ def labels_of(member: Row) -> dict[str, Any] | None:
 def judge_for(run: Run) -> Judge | None:
     """The judge that knows the truth of ``run``; None where there is none.
 
-    Rendered scenes first, then plain labels: each where it can read the labels of at least half
-    of the items.
+    Rendered scenes first, then structured representations, then plain labels: each where it can
+    read the labels of at least half of the items.
     """
     from datagen.audit.labels import LabelJudge
+    from datagen.audit.structure import StructureJudge
     from datagen.audit.tinyworld import WorldJudge
 
     items = run.items().select(["id", "captions", "labels"]).to_pylist()
     if not items:
         return None
-    makers: list[Any] = [WorldJudge, LabelJudge]
+    makers: list[Any] = [WorldJudge, StructureJudge, LabelJudge]
     for maker in makers:
         judge: Judge = maker(items)
         if judge.known >= LEAST_KNOWN * len(items):
@@ -106,27 +107,37 @@ def judge_for(run: Run) -> Judge | None:
     return None
 
 
-class NoiseJudge:
-    """Knows only what was injected: rows with noise are wrong, all others are taken for right."""
+class Nobody:
+    """Knows of no row whether it is right."""
 
-    name = "noise"
-    about = "rows with injected noise are wrong, all others are taken for right"
+    name = "none"
+    about = "nothing is known of what is true"
     known = 0
 
     def triplet(self, row: Row) -> Judgement:
-        kind = noise_of(row)
-        if kind is None:
-            return Judgement(True, None, None, "no noise injected")
-        return Judgement(False, None, None, f"noise: {kind}")
+        return unjudged(self.about)
 
     def pair(self, row: Row) -> Judgement:
-        return unjudged("pairs have no noise")
+        return unjudged(self.about)
 
     def item(self, row: Row) -> Judgement:
-        return unjudged("items have no noise")
+        return unjudged(self.about)
 
     def answers(self, row: Row) -> list[str] | None:
         return None
 
     def best(self, row: Row) -> bool | None:
         return None
+
+
+class NoiseJudge(Nobody):
+    """Knows only what was injected: rows with noise are wrong, all others are taken for right."""
+
+    name = "noise"
+    about = "rows with injected noise are wrong, all others are taken for right"
+
+    def triplet(self, row: Row) -> Judgement:
+        kind = noise_of(row)
+        if kind is None:
+            return Judgement(True, None, None, "no noise injected")
+        return Judgement(False, None, None, f"noise: {kind}")

@@ -77,6 +77,8 @@ class LabelJudge:
         self._places = {name: at for at, name in enumerate(self._ids)}
         self._labels = [{key: one.get(key, frozenset()) for key in self.keys} for one in given]
         self.known = sum(any(one.values()) for one in self._labels)
+        #: Keys of which some item has several values at once.
+        self._lists = {key for one in self._labels for key, held in one.items() if len(held) > 1}
         self._names = self._vocabulary()
         self._most_words = max(map(len, self._names), default=0)
         self._table, self._code = self._codes()
@@ -204,8 +206,9 @@ class LabelJudge:
         for key in self.keys:
             comes, goes = target[key] - reference[key], reference[key] - target[key]
             lacking = {v for v in comes if (key, v) not in told.new}
-            if not comes:
-                lacking = {v for v in goes if (key, v) not in told.old}
+            # The new one of single values tells that the old one goes.
+            if not comes or key in self._lists:
+                lacking |= {v for v in goes if (key, v) not in told.old}
             if lacking:
                 unsaid.append(key)
         return unsaid
@@ -234,8 +237,7 @@ class LabelJudge:
             comes = {v for k, v in told.new if k == key}
             goes = {v for k, v in told.old if k == key}
             kept = reference[key] - goes
-            # A label of one value has another one instead.
-            single = len(reference[key]) <= 1 and len(comes) == 1
+            single = key not in self._lists and len(comes) == 1
             values = frozenset(comes) if single else frozenset(kept | comes)
             wanted[number] = self._code[number].get(values, -1)
         return wanted
@@ -262,6 +264,11 @@ class LabelJudge:
             if member["id"] in self._places:
                 others[self._places[member["id"]]] = len(self.keys) + 1
         return bool(own <= others.min())
+
+
+def named(text: str) -> set[str]:
+    """The words of ``text`` but those that tell what was there before."""
+    return {word for clause, gone in _clauses(text) if not gone for word in words(clause)}
 
 
 def _clauses(text: str) -> Iterable[tuple[str, bool]]:

@@ -38,7 +38,7 @@ class WorldJudge:
         self._shown = [_shown(item) for item in items]
         self.known = sum(what is not None for what in self._shown)
         self._all = Collection(self._shown) if self.known else None
-        self._template = Template(TemplateSettings(texts_per_pair=TELLINGS))
+        self._template = Template(TemplateSettings.model_validate({"texts_per_pair": TELLINGS}))
 
     def _of(self, member: Row) -> Shown | None:
         at = self._places.get(member["id"])

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from datagen.audit import summary
+
 #: Entries of a list of frequent values that are shown.
 SHOWN = 10
 
@@ -61,6 +63,7 @@ def sections(stats: dict[str, Any]) -> list[Section]:
     """All figures of ``stats`` (from :func:`datagen.report.statistics.statistics`)."""
     made = [
         *(_of_triplets(stats) if stats["splits"] else []),
+        *(_truth(stats["truth"]) if stats.get("truth") else []),
         Section("Scores", [_score(one) for one in stats["scores"]]),
         Section("Sources", [_source(one) for one in stats["sources"]]),
         Section("Models", [_model(one) for one in stats["models"]]),
@@ -69,6 +72,16 @@ def sections(stats: dict[str, Any]) -> list[Section]:
         Section("Not measured", [Figure(k, {"all": v}) for k, v in stats["not_measured"].items()]),
     ]
     return [section for section in made if section.figures]
+
+
+def _truth(found: Mapping[str, Any]) -> list[Section]:
+    """What an audit found of the triplets, and of the filters."""
+    steps = [
+        Figure(name, dict(zip(summary.HEADINGS, texts, strict=True)), note)
+        for name, texts, note in summary.filters({"steps": found["steps"]})
+    ]
+    triplets = [Figure(label, texts, note) for label, texts, note in summary.figures(found)]
+    return [Section("Truth", triplets), Section("Truth of the filters", steps)]
 
 
 def number(value: float | None) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from datagen import store
-from datagen.report import _aspects, _columns, _items, _leaks, _steps, _words
+from datagen.report import _aspects, _columns, _items, _leaks, _steps, _truth, _words
 from datagen.report._columns import Triplets
 from datagen.report._numbers import Array, histogram, share, sizes_of, summary
 from datagen.report.sections import Figure, Section, sections
@@ -22,7 +22,7 @@ VERSION = 1
 
 #: Figures that a card should have and a run cannot give, with the reason.
 NOT_MEASURED = {
-    "share of wrong triplets": "needs a judge: a person, or a model with distractors",
+    "share of wrong triplets": "needs a known truth (datagen audit), a person or a model",
     "modality redundancy": "needs a trained retriever with text-only and image-only queries",
     "benchmark overlap": "needs the media of the benchmarks",
     "NSFW content": "no detector has run",
@@ -43,6 +43,7 @@ def statistics(run: Run) -> dict[str, Any]:
     items = _items.listed(store.join(source, "table.parquet")) if source else None
     steps = _steps.described(run)
     lines = _steps.provenance(path) if path else []
+    truth = _truth.known(run)
     used = {*rows.items["id"], *_columns.negatives_used(path)} if rows and path else set()
     return {
         "format": "datagen-statistics",
@@ -58,7 +59,10 @@ def statistics(run: Run) -> dict[str, Any]:
         "provenance": lines,
         "models": _steps.models(steps, lines),
         "shards": _shards(run),
-        "not_measured": dict(NOT_MEASURED),
+        "truth": truth,
+        "not_measured": {
+            name: why for name, why in NOT_MEASURED.items() if not _truth.tells(truth, name)
+        },
     }
 
 
