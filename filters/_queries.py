@@ -101,7 +101,7 @@ class QueryFilter(Filter[S]):
         usable = [number for number, fault in enumerate(wrong) if fault is None]
         owner = [number for number in usable for _ in texts[number]]
         words = self.encode([text or "" for number in usable for text in texts[number]])
-        good = np.isfinite(words).all(axis=1)
+        good: Array = np.asarray(np.isfinite(words).all(axis=1))
         for number, fine in zip(owner, good.tolist(), strict=True):
             if not fine:
                 wrong[number] = NO_DIRECTION

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from datagen.step import Context
 WAYS: dict[str, dict[str, Any]] = {
     "direction": {},
     "margin": {},
-    "composed": {"low": -0.2, "weight": 0.3},
+    "composed": {"low": -0.2, "weight": 0.3, "text": "modification"},
+    "captions": {"low": -0.2, "weight": 0.3, "by": "composed"},
 }
 
 
@@ -27,8 +27,8 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 
 
 def opened(context: Context, by: str, **settings: Any) -> Consistency:
-    chosen = {**WAYS[by], **settings}
-    operator = Consistency(ConsistencySettings(space="image", by=by, **chosen))  # type: ignore[arg-type]
+    chosen = {"by": by, **WAYS[by], **settings}
+    operator = Consistency(ConsistencySettings(space="image", **chosen))
     operator.open(context)
     return operator
 
@@ -54,17 +54,18 @@ def by_hand(context: Context, by: str, left: list[str], right: list[str], text: 
     def mean(names: list[str], of: dict[str, Any]) -> Any:
         return units(np.mean([of[name] for name in names], axis=0))
 
+    said = mean(right, told) - mean(left, told)
     if by == "direction":
         way = mean(right, shown) - mean(left, shown)
-        said = mean(right, told) - mean(left, told)
         return float(units(way) @ units(said))
-    word, reference = units(queries.vector(text)), mean(left, shown)
+    word = said if by == "captions" else units(queries.vector(text))
+    reference = mean(left, shown)
     query = units(0.3 * word + 0.7 * reference)
 
     def nearest(one: Any) -> float:
         return max(float(shown[name] @ one) for name in right)
 
-    return nearest(query) - max(nearest(word), nearest(reference))
+    return nearest(query) - max(nearest(units(word)), nearest(reference))
 
 
 @pytest.mark.parametrize("by", list(WAYS))
@@ -72,7 +73,7 @@ def test_scores_are_those_of_numpy(context: Context, by: str) -> None:
     rows = queries.drawn(50)
     found = queries.measured(opened(context, by), queries.triplets(rows))
     expected = [by_hand(context, by, *row) for row in rows]
-    scores = found[f"score_consistency_{by}"].to_numpy()
+    scores = found[opened(context, by).score].to_numpy()
     assert np.abs(scores - expected).max() <= 5.1e-5
     assert np.std(scores) > 0.05
 
@@ -103,9 +104,10 @@ def test_batches_do_not_show(context: Context, by: str, batch: int) -> None:
     [
         ("direction", {}, 0.2),
         ("direction", {"low": 0.5}, 0.5),
-        ("margin", {}, 0.0),
+        ("margin", {}, -0.03),
         ("margin", {"low": 0.4}, 0.4),
         ("composed", {"low": -0.4}, -0.4),
+        ("captions", {"low": -0.1}, -0.1),
     ],
 )
 def test_rows_below_the_bound_are_rejected(
@@ -172,8 +174,10 @@ def test_it_is_found_by_its_name_and_says_what_it_reads() -> None:
     assert registry.find("filter", "consistency") is Consistency
     captions = Consistency(ConsistencySettings(space="x"))
     assert captions.needs("pairs") == {"pairs", "space.x", "texts.x", "images.x"}
-    assert captions.gives("pairs") == {"score_consistency_direction"}
-    composed = Consistency(ConsistencySettings(space="x", by="composed", low=0))
+    assert captions.gives("pairs") == {"score_consistency_margin"}
+    composed = Consistency(
+        ConsistencySettings(space="x", by="composed", low=0, text="modification")
+    )
     assert composed.needs("triplets") == {
         *("pairs", "modification", "space.x", "texts.x", "collection.x")
     }
@@ -185,6 +189,7 @@ def test_it_is_found_by_its_name_and_says_what_it_reads() -> None:
         {"by": "composed"},
         {"by": "margin", "max_rank": 3},
         {"weight": 0.2},
+        {"text": "modification"},
         {"by": "composed", "low": 0, "weight": 1},
         {"low": 3},
     ],
