@@ -1,6 +1,5 @@
 """A recipe says everything that is wrong with it, one line each, before anything runs."""
 
-import contextlib
 import copy
 import importlib
 import linecache
@@ -227,8 +226,12 @@ def test_no_value_at_any_place_is_more_than_a_line(good, tmp_path, value):
         parent = tmp_path / "parent.yaml"
         parent.write_text(yaml.safe_dump(changed), encoding="utf-8")
         for name, override in [(parent, []), (child, []), *((parent, [o]) for o in overrides)]:
-            with contextlib.suppress(DatagenError):
+            try:
                 recipe.load(str(name), override)
+            except DatagenError as error:
+                told = error.faults if isinstance(error, RecipeError) else [str(error)]
+                assert told
+                assert all(fault.strip() and len(fault.splitlines()) == 1 for fault in told), told
 
 
 def _places(value, place=()):
