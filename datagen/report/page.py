@@ -234,7 +234,7 @@ def _notes(gathered: Gathered, album: Album) -> list[str]:
     pictures = f" Pictures of {drawn:,} items are in the page." if album.places else ""
     if album.kept:
         verb = "is" if album.kept == 1 else "are"
-        pictures += f" {album.kept:,} of them {verb} of an earlier page, as the media cannot be read again."
+        pictures += f" {album.kept:,} of them {verb} of an earlier page: the media are gone."
     notes = [f"{first}.{pictures}"]
     if album.faults:
         reasons = ", ".join(f"{n:,} {_words(why)}" for why, n in album.faults.most_common())

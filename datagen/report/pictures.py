@@ -117,11 +117,11 @@ def _kept(
     found = earlier.wanted(gone, before)
     sizes = earlier.copied(before, (place[0] for place in found.values()), folder, first)
     numbers = {sheet: first + at for at, sheet in enumerate(sizes)}
-    kept = {
-        name: Picture(numbers[sheet], *rest)
-        for name, (sheet, *rest) in found.items()
-        if sheet in sizes and earlier.inside((sheet, *rest), sizes[sheet], SIDE)
-    }
+    kept = {}
+    for name, place in found.items():
+        sheet, x, y, width, height, count, seconds = place
+        if sheet in sizes and earlier.inside(place, sizes[sheet], SIDE):
+            kept[name] = Picture(numbers[sheet], x, y, width, height, count, seconds)
     copies = [(f"sheet-{numbers[sheet]}.webp", *size) for sheet, size in sizes.items()]
     return kept, copies
 

@@ -84,7 +84,7 @@ def test_thumbnails_outlive_their_media_and_do_not_fade(gone):
         assert len(after[item]) == len(frames)
         for old, new in zip(frames, after[item], strict=True):
             np.testing.assert_array_equal(old, new)
-    assert f"{len(before)} of them are of an earlier page, as the media cannot be read again" in html
+    assert f"{len(before)} of them are of an earlier page: the media are gone" in html
     assert "could not be read again" not in html
     assert len(list((gone / "report").glob("data-*"))) == 1
     assert {path.name for path in data(gone).glob("sheet-*")} == {"sheet-2.webp", "sheet-3.webp"}
@@ -137,7 +137,7 @@ def test_the_page_shows_what_the_rows_were_made_of_not_what_lies_there_since(who
     finally:
         place.write_bytes(kept)
     np.testing.assert_array_equal(shown(run)[item["id"]][0], before[0])
-    assert "1 of them is of an earlier page, as the media cannot be read again" in html
+    assert "1 of them is of an earlier page: the media are gone" in html
 
 
 def test_pictures_are_read_within_all_limits_of_the_recipe():
