@@ -18,7 +18,7 @@ from rich.table import Table
 
 from datagen import registry
 from datagen.errors import DatagenError, nearest
-from datagen.step import Filter, Operator
+from datagen.step import Filter, Operator, Settings
 
 _SETTING = re.compile(r"([a-z_]+)\s*:\s")
 _ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
@@ -54,7 +54,10 @@ def explain(name: str, console: Console) -> None:
             console.print(escape(paragraph), highlight=False)
             console.print()
     table = Table(box=None, header_style="bold", pad_edge=False)
-    told = _comments(settings)
+    told: dict[str, str] = {}
+    for one in settings.__mro__:
+        if issubclass(one, Settings):
+            told = _comments(one) | told
     headings = ["setting", "default", "type"] + (["meaning"] if told else [])
     for heading in headings:
         table.add_column(heading, overflow="fold")

@@ -12,15 +12,16 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import faiss
 import numpy as np
+from pydantic import Field
 
 from datagen.errors import DatagenError
 from datagen.pairing._table import Array, mix64, seed64
 from datagen.space import Space
-from datagen.step import Context, Parallel
+from datagen.step import Context, Parallel, Settings
 
 #: Similarities are rounded to so many decimals before anything is ordered by them.
 DECIMALS = 4
@@ -278,19 +279,31 @@ def nearest(search: Search, k: int, space: Space, parallel: Parallel) -> tuple[A
     return ranked(space.vectors, search, found, k)
 
 
-class Chosen(Protocol):
-    """Settings of an operator that looks for neighbours."""
+class Neighbours(Settings):
+    """Settings of operators that look for neighbours. Similarities are cosines, rounded."""
 
-    space: str
-    k: int
-    index: Any
-    effort: int
-    min_recall: float
-    recall_sample: int
+    #: The space whose vectors are compared.
+    space: str = "image"
+    #: Nearest other items of each item that are looked at. VDG: 20.
+    k: int = Field(default=20, ge=1)
+    #: How to search: every vector, a graph, or cells. The last two are for millions of items.
+    index: Literal["exact", "hnsw", "ivf"] = "exact"
+    #: hnsw: candidates kept in view (efSearch); ivf: cells visited (nprobe).
+    effort: int = Field(default=64, ge=1)
+    #: Smallest recall@k of hnsw and ivf, measured against an exact search; below it the step
+    #: refuses to go on. A choice of this project.
+    min_recall: float = Field(default=0.9, ge=0, le=1)
+    #: Items, chosen by a seeded hash, on which that recall is measured.
+    recall_sample: int = Field(default=1000, ge=1)
 
 
 def of_every_item(
-    operator: str, chosen: Chosen, rows: Array, hashes: Array, context: Context, parallel: Parallel
+    operator: str,
+    chosen: Neighbours,
+    rows: Array,
+    hashes: Array,
+    context: Context,
+    parallel: Parallel,
 ) -> tuple[Array, Array, dict[str, Any]]:
     """Cosines and places of the k nearest of every row of a space (n, k each), and notes.
 

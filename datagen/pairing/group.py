@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from datagen import schema, step
+from datagen import schema
 from datagen.pairing import _neighbours as maths
 from datagen.pairing._table import (
     Array,
@@ -37,13 +37,9 @@ RULES = [
 ]
 
 
-class Settings(step.Settings):
+class Settings(maths.Neighbours):
     """Settings of group. Similarities are cosines, rounded to four decimals."""
 
-    #: The space whose vectors are compared.
-    space: str = "image"
-    #: Nearest other items of a seed that are looked at. VDG: 20.
-    k: int = Field(default=20, ge=1)
     #: Highest similarity of a member to the seed; above it are near duplicates. VDG: 0.94.
     high: float = Field(default=0.94, ge=-1, le=1)
     #: Lowest similarity of a member to the seed. VDG has none.
@@ -64,15 +60,6 @@ class Settings(step.Settings):
     max_groups_per_item: int | None = Field(default=1, ge=1)
     #: Groups, at most; None: no cap.
     max_groups: int | None = Field(default=None, ge=1)
-    #: How to search: every vector, a graph, or cells. The last two are for millions of items.
-    index: Literal["exact", "hnsw", "ivf"] = "exact"
-    #: hnsw: candidates kept in view (efSearch); ivf: cells visited (nprobe).
-    effort: int = Field(default=64, ge=1)
-    #: Smallest recall@k of hnsw and ivf, measured against an exact search; below it the step
-    #: refuses to go on. A choice of this project.
-    min_recall: float = Field(default=0.9, ge=0, le=1)
-    #: Items, chosen by a seeded hash, on which that recall is measured.
-    recall_sample: int = Field(default=1000, ge=1)
 
 
 class Group(TableOperator[Settings]):

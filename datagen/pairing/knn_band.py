@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from datagen import schema, step
+from datagen import schema
 from datagen.pairing import _neighbours as maths
 from datagen.pairing._table import (
     Array,
@@ -38,17 +37,13 @@ RULES = [
 ]
 
 
-class Settings(step.Settings):
+class Settings(maths.Neighbours):
     """Settings of knn_band. Similarities are cosines, rounded to four decimals."""
 
-    #: The space whose vectors are compared.
-    space: str = "image"
     #: Lowest similarity of a pair. MegaPairs: 0.80.
     low: float = Field(default=0.80, ge=-1, le=1)
     #: Highest similarity of a pair; above it are near duplicates. MegaPairs: 0.96, VDG: 0.94.
     high: float = Field(default=0.96, ge=-1, le=1)
-    #: Nearest other items of a reference that are looked at. VDG: 20.
-    k: int = Field(default=20, ge=1)
     #: Of one reference's neighbours, nearest first, skip those whose similarity is less than this
     #: below that of the one taken before. VDG: 0.002; 0: skip none.
     skip_near: float = Field(default=0.0, ge=0, le=1)
@@ -62,15 +57,6 @@ class Settings(step.Settings):
     max_per_reference: int | None = Field(default=None, ge=1)
     #: Pairs in which an item is the target, at most, most similar first; None: no cap.
     max_per_target: int | None = Field(default=None, ge=1)
-    #: How to search: every vector, a graph, or cells. The last two are for millions of items.
-    index: Literal["exact", "hnsw", "ivf"] = "exact"
-    #: hnsw: candidates kept in view (efSearch); ivf: cells visited (nprobe).
-    effort: int = Field(default=64, ge=1)
-    #: Smallest recall@k of hnsw and ivf, measured against an exact search; below it the step
-    #: refuses to go on. A choice of this project.
-    min_recall: float = Field(default=0.9, ge=0, le=1)
-    #: Items, chosen by a seeded hash, on which that recall is measured.
-    recall_sample: int = Field(default=1000, ge=1)
 
 
 class KnnBand(TableOperator[Settings]):

@@ -69,7 +69,7 @@ class Settings(step.Settings):
 class SameKey(TableOperator[Settings]):
     """Items of one group: those whose label ``key`` is the same."""
 
-    version = 2
+    version = 3
     Settings = Settings
     levels = ("items",)
     result = "pairs"
@@ -125,7 +125,9 @@ class SameKey(TableOperator[Settings]):
         """The items that can be used, in the order of their groups; verdict codes of the others."""
         chosen = self.settings
         every = [one.taken(canon.rows) for one in columns(items["labels"], self._keys())]
+        # An empty list is a value like others, but names no page, video or instance.
         absent = np.stack([one.codes < 0 for one in every])
+        absent[0] |= np.array([*(not value for value in every[0].values), True])[every[0].codes]
         code = np.where(absent.any(axis=0), absent.argmax(axis=0) + 1, 0)
         place = np.zeros(len(canon))
         if chosen.by is not None:

@@ -249,6 +249,14 @@ def test_an_item_that_lacks_a_label_or_a_number_is_rejected() -> None:
     ]
 
 
+def test_an_empty_list_is_no_key_but_a_value_that_may_differ() -> None:
+    labels: Labels = [{"page": []}, {"page": [""]}, {"page": ["a"], "tags": []},
+                      {"page": "a", "tags": ["x"]}]  # fmt: skip
+    result = mine(make_items(labels), key="page", differ=("tags",))
+    assert {frozenset(edge) for edge in edges(result)} == {frozenset((2, 3))}
+    assert rules_of(result) == ["no_label", "no_label", None, None]
+
+
 def test_two_items_of_the_same_bytes_are_never_a_pair() -> None:
     labels = [{"page": "p", "at": n} for n in range(3)]
     items = make_items(labels, hashes=["same", "same", "other"])
