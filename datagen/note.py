@@ -6,10 +6,13 @@ import contextlib
 import datetime
 import importlib.metadata
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from datagen import plan, store
+import pyarrow.compute as pc
+
+from datagen import plan, schema, store
 from datagen.errors import DatagenError
 from datagen.plan import Planned
 from datagen.recipe import Recipe
@@ -76,6 +79,111 @@ def read(out: str) -> dict[str, Any]:
     if not store.exists(path):
         raise DatagenError(f"{out}: no run here (run.json is missing)")
     return _mapping(path)
+
+
+def in_force(out: str, found: Mapping[str, Any]) -> bool:
+    """Whether the tables and shards in ``out`` are those of the decision ``found``."""
+    current = read(out)
+    return all(current.get(name) == found.get(name) for name in ("status", "rows"))
+
+
+def folders_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where the decision of each step lies, as the note ``found`` says."""
+    return [{name: s.get(name, "") for name in ("id", "folder")} for s in found.get("steps", [])]
+
+
+class Keeper:
+    """Keeps run.json true while a run goes on, whichever way it ends.
+
+    reports: what the steps did, as they end; standing: the note of the decision that a refilter
+    starts from. A finished one stays in force until what it speaks of (triplets.parquet, shards)
+    is about to change: a new one that fails or is killed before that leaves the run as it was.
+    """
+
+    def __init__(
+        self,
+        out: str,
+        recipe: Recipe,
+        reports: Sequence[Any],
+        standing: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.out, self.recipe, self.reports = out, recipe, reports
+        self.stands = standing is not None and standing.get("status") == "finished"
+        self.begun = False
+        self.planned: Sequence[Planned] = ()
+
+    def begin(self) -> None:
+        """What the note speaks of is about to change: from here on the run is ``running``."""
+        if not self.begun:
+            self.begun = True
+            self._write("running")
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note how the block ends (a SIGKILL leaves the run ``running``)."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self._fallen("stopped")
+            raise
+        except Exception as error:
+            with contextlib.suppress(DatagenError):
+                self._fallen("failed", str(error).splitlines()[0] if str(error) else "")
+            raise
+        if self.begun or not self.is_finished():
+            self._write("finished")
+
+    def is_finished(self) -> bool:
+        """Whether run.json says that the run is finished by just these steps."""
+        if not store.exists(store.join(self.out, "run.json")):
+            return False
+        found = read(self.out)
+        return (found.get("status"), found.get("rows"), folders_of(found)) == (
+            "finished",
+            self.planned[-1].rows,
+            folders(self.out, self.planned),
+        )
+
+    def undisturbed(self) -> bool:
+        """Whether the decision that stood before still stands."""
+        return self.stands and not self.begun
+
+    def _fallen(self, status: str, error: str = "") -> None:
+        if not self.undisturbed():
+            self._write(status, error)
+
+    def _write(self, status: str, error: str = "") -> None:
+        funnel = [asdict(report) for report in self.reports]
+        write(self.out, self.recipe, self.planned, status, funnel, error)
+
+
+def nothing_left(report: Any, planned: Planned) -> str:
+    """In a line, why the step of ``report`` (runs.StepReport) left no row at all."""
+    reasons = sorted({**report.rejected, **report.failed}.items(), key=lambda one: -one[1])
+    why = ", ".join(f"{rule} {count}" for rule, count in reasons) or "nothing came in"
+    return (
+        f"step {report.id} left no row of {report.rows_in} ({why}{_seen(planned.decision)}); "
+        f"every row's reason stands in {planned.decision}/verdicts.parquet"
+    )
+
+
+def _seen(folder: str) -> str:
+    """What a filter measured of its rows, from least to most; else the detail of a lost row."""
+    scores = store.join(folder, "scores.parquet")
+    if store.exists(scores):
+        table = store.read_table(scores)
+        names = [name for name in table.column_names if name.startswith("score_")]
+        reach = {name: pc.min_max(table[name]).as_py() for name in names}
+        told = [
+            f"{name.removeprefix('score_')} {found['min']:g} to {found['max']:g}"
+            for name, found in reach.items()
+            if found["min"] is not None
+        ]
+        return "".join(f"; {one}" for one in told)
+    verdicts = store.read_table(store.join(folder, "verdicts.parquet"))
+    lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))
+    details = lost["detail"].drop_null().slice(0, 1).to_pylist()
+    return "".join(f"; such as: {' '.join(one.split())[:200]}" for one in details)
 
 
 def decisions(out: str) -> list[str]:

@@ -25,8 +25,9 @@ def refilter(
 
     changes: ``["similarity.low=0.7"]``, a step and one of its filter's rules. Rows that come in
     by a wider rule get what later steps never computed for them; nothing else is computed. The
-    decision before stays readable (``datagen.load(out, decision=…)``). Raises RecipeError and
-    DatagenError.
+    decision before stays readable (``datagen.load(out, decision=…)``), and in force until shards
+    and triplets.parquet are written anew: what leaves no row, fails or is killed before that
+    leaves the run as it was. Raises RecipeError and DatagenError.
     """
     out = store.local_path(out) if store.is_local(out) else out.rstrip("/")
     found = note.read(out)
@@ -47,7 +48,7 @@ def refilter(
         address=address,
         cpus=cpus,
         reporter=reporter,
-        listed=found["listed"],
+        onto=found,
         report=report,
     )
 

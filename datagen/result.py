@@ -74,7 +74,7 @@ class Run:
                 "command that began it goes on with it"
             )
         path = store.join(self.out, "triplets.parquet")
-        if note.read(self.out).get("rows") != self.note["rows"]:
+        if not note.in_force(self.out, self.note):
             table = publish.gathered(self._left())
         else:
             table = store.read_table(path) if store.exists(path) else None

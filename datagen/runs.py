@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -101,15 +101,15 @@ def run(
     cpus: int | None = None,
     retry_failed: bool = False,
     reporter: Reporter | None = None,
-    listed: str | None = None,
+    onto: Mapping[str, Any] | None = None,
     report: bool = True,
 ) -> Summary:
     """Run a recipe (name, path, or plain values) into the directory ``out``, or go on with it.
 
     overrides: ``["source.path=photos", "steps.similarity.low=0.7"]``; address: an existing Ray
     cluster (RAY_ADDRESS by default, else local); cpus: logical CPUs of a local one;
-    retry_failed: try rows again that failed; listed: take the source as it was listed when its
-    rows had this fingerprint; report: write the page and the dataset card at the end. Raises
+    retry_failed: try rows again that failed; onto: the note of the run in ``out``, whose source is
+    taken as it was listed; report: write the page and the dataset card at the end. Raises
     RecipeError and DatagenError for what the user can mend; the same call goes on after any
     interruption.
     """
@@ -123,7 +123,9 @@ def run(
         )
     store.make_folder(out)
     with locked(out):
-        runner = _Runner(recipe, out, address, cpus, retry_failed, reporter or Silent(), listed)
+        if onto is not None and note.read(out) != onto:
+            raise DatagenError(f"{out}: another process has just changed this run; try again")
+        runner = _Runner(recipe, out, address, cpus, retry_failed, reporter or Silent(), onto)
         status, reports = runner.go()
         summary = Summary(recipe.name, out, status, reports, 0.0)
         if report:
@@ -183,17 +185,22 @@ class _Runner:
         cpus: int | None,
         retry_failed: bool,
         reporter: Reporter,
-        listed: str | None,
+        onto: Mapping[str, Any] | None,
     ) -> None:
         self.recipe = recipe
         self.out = out
         self.retry_failed = retry_failed
         self.reporter = reporter
-        self.listed = listed
-        self.parts = [] if listed else source_parts(recipe, out)
-        self.planned = plan.plan(recipe, out, self.parts, listed)
-        if listed and self.planned[0].done() is None:
-            raise DatagenError(f"{out}: its items are gone; give the recipe to 'datagen run'")
+        self.listed: str | None = None if onto is None else onto["listed"]
+        self.parts = [] if self.listed else source_parts(recipe, out)
+        self.planned = plan.plan(recipe, out, self.parts, self.listed)
+        if self.listed and self.planned[0].done() is None:
+            raise DatagenError(
+                f"{out}: the items of its source are not complete; give the recipe to 'datagen run'"
+            )
+        self.reports: list[StepReport] = []
+        self.keeper = note.Keeper(out, recipe, self.reports, onto)
+        self.keeper.planned = self.planned
         self.connection = contextlib.ExitStack()
         self.address, self.cpus = address, cpus
         self._engine: Any = None
@@ -218,28 +225,30 @@ class _Runner:
 
     def go(self) -> tuple[str, list[StepReport]]:
         self._clear()
-        reports: list[StepReport] = []
+        reports, keeper = self.reports, self.keeper
         state = State(self.out, self.recipe.seed)
-        before = self._status()
-        with self.connection, self._noted(reports):
+        with self.connection, keeper.noted():
             for number in range(len(self.planned)):
                 planned = self.planned[number]
                 report = self._reuse(planned, state)
                 if report is None:
-                    if not any(not r.reused for r in reports):
-                        self._note("running", reports)
+                    # Shards are changed in their place; the other steps have folders of their own.
+                    if planned.kind == "shards" or not keeper.stands:
+                        keeper.begin()
                     onward = planned.onward
                     report = self._execute(planned, state)
                     if planned.onward != onward:
                         self.planned = plan.plan(self.recipe, self.out, self.parts, self.listed)
+                        keeper.planned = self.planned
                 state.advance(planned)
                 reports.append(report)
                 self.reporter.finish(report)
-                self._stop_if_empty(report, number)
-            last = self.planned[-1].rows
-            fresh = [r for r in reports if not r.reused]
-            if not fresh and before == ("finished", last, self._folders()):
+                if not report.rows_out:
+                    stands = "; the run stays as it was" if keeper.undisturbed() else ""
+                    raise DatagenError(note.nothing_left(report, planned) + stands)
+            if all(r.reused for r in reports) and keeper.is_finished():
                 return "already finished", reports
+            keeper.begin()
             publish.triplets(self.out, self._levels(reports))
         return "finished", reports
 
@@ -345,57 +354,11 @@ class _Runner:
         store.write_json(store.join(planned.decision, "done.json"), asdict(report))
         return report
 
-    def _stop_if_empty(self, report: StepReport, number: int) -> None:
-        if report.rows_out:
-            return
-        reasons = {**report.rejected, **report.failed}
-        why = ", ".join(f"{rule} {n}" for rule, n in sorted(reasons.items(), key=lambda x: -x[1]))
-        planned = self.planned[number]
-        raise DatagenError(
-            f"step {report.id} left no row of {report.rows_in} ({why or 'nothing came in'}); "
-            f"every row's reason stands in {planned.decision}/verdicts.parquet"
-        )
-
-    @contextlib.contextmanager
-    def _noted(self, reports: list[StepReport]) -> Iterator[None]:
-        """Keep run.json true whichever way the run ends (a SIGKILL leaves it ``running``)."""
-        try:
-            yield
-        except (KeyboardInterrupt, SystemExit):
-            self._note("stopped", reports)
-            raise
-        except Exception as error:
-            with contextlib.suppress(DatagenError):
-                self._note(
-                    "failed", reports, error=str(error).splitlines()[0] if str(error) else ""
-                )
-            raise
-        now = ("finished", self.planned[-1].rows, self._folders())
-        if any(not r.reused for r in reports) or self._status() != now:
-            self._note("finished", reports)
-
-    def _note(self, status: str, reports: Sequence[StepReport], error: str | None = None) -> None:
-        funnel = [asdict(report) for report in reports]
-        note.write(self.out, self.recipe, self.planned, status, funnel, error)
-
     def _levels(self, reports: Sequence[StepReport]) -> list[publish.Left]:
         return [
             publish.Left(step.id, step.decision, report.level)
             for step, report in zip(self.planned, reports, strict=True)
         ]
-
-    def _folders(self) -> list[dict[str, str]]:
-        """Where the decision of each step lies."""
-        return note.folders(self.out, self.planned)
-
-    def _status(self) -> tuple[str, str, list[dict[str, str]]]:
-        if not store.exists(store.join(self.out, "run.json")):
-            return "", "", []
-        found = note.read(self.out)
-        steps = [
-            {name: s.get(name, "") for name in ("id", "folder")} for s in found.get("steps", [])
-        ]
-        return found.get("status", ""), found.get("rows", ""), steps
 
 
 def _counted(verdicts: pa.Table, verdict: str) -> dict[str, int]:

@@ -2,13 +2,18 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from whole_runs import datagen as command
 from whole_runs import shard_hashes
 
 import datagen
-from datagen import store
+from datagen import lock, store
+from datagen import recipe as recipes
 from datagen.errors import DatagenError, RecipeError
 from datagen.refilter import refilter
 
@@ -59,10 +64,42 @@ def fresh(tmp_path_factory):
 
 @pytest.fixture
 def run(fresh, tmp_path):
-    """A run by the lower threshold that a test may change."""
+    """A run by the lower threshold that a test may change; its media lie in the first one."""
     out = tmp_path / "run"
-    datagen.run(recipe(LOW), str(out))
+    shutil.copytree(fresh / str(LOW), out)
     return out
+
+
+#: Refilters by the arguments; SIGKILL when the step named first begins, or ahead of the triplets.
+KILLED = """
+import os, signal, sys
+from datagen import publish, runs
+from datagen.refilter import refilter
+
+def dead(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class Reporter(runs.Silent):
+    def start(self, step, total, done):
+        if step.id == sys.argv[1]:
+            dead()
+
+if sys.argv[1] == "triplets":
+    publish.triplets = dead
+refilter(sys.argv[2], sys.argv[3:], reporter=Reporter())
+"""
+
+
+def killed(at, run, *changes):
+    command = [sys.executable, "-c", KILLED, at, str(run), *changes]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def everything(run):
+    """Bytes of what a reader of the run sees, steps aside."""
+    names = ["run.json", "triplets.parquet", *(f"shards/{name}" for name in shard_hashes(run))]
+    return {name: Path(run, name).read_bytes() for name in names}
 
 
 def test_a_higher_threshold_gives_what_a_fresh_run_gives_and_computes_nothing(run, fresh):
@@ -132,6 +169,12 @@ def test_the_collection_need_not_be_listed_again(fresh, tmp_path):
     assert 0 < datagen.load(str(out)).triplets().num_rows < before
 
 
+def test_the_same_again_does_nothing(run):
+    before = everything(run)
+    assert refilter(str(run), [f"similarity.low={LOW}"]).status == "already finished"
+    assert everything(run) == before
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -143,6 +186,9 @@ def test_the_collection_need_not_be_listed_again(fresh, tmp_path):
         (["similarity.space=caption"], "no rule of this filter"),
         (["template.max_words=3"], "'template' is no filter"),
         (["similarity.low=7"], "less than or equal to 1"),
+        (["similarity.low=high"], "valid number"),
+        (["similarity.low=[0.1]"], "valid number"),
+        (["similarity.low="], "valid number"),
         (["seed.low=7"], "no step 'seed'"),
     ],
 )
@@ -158,3 +204,71 @@ def test_the_command_shows_what_was_and_where_it_still_is(run):
     first, _ = datagen.load(str(run)).decisions()
     assert f"decision='{first}'" in done.stdout
     assert "no run here" in command("refilter", run.parent, "similarity.low=1", expect=1).stderr
+
+
+def test_a_threshold_that_leaves_nothing_leaves_the_run_as_it_was(run):
+    before = everything(run)
+    scores = datagen.load(str(run)).table("one_word_diff").num_rows
+    with pytest.raises(DatagenError) as caught:
+        refilter(str(run), ["similarity.low=0", "similarity.high=0.01"])
+    said = str(caught.value)
+    assert f"step similarity left no row of {scores} (too_similar {scores}; similarity" in said
+    assert said.endswith("the run stays as it was")
+    assert everything(run) == before
+    least, most = map(float, said.split("similarity_caption ")[1].split(")")[0].split(" to "))
+    # The reach that is named lets something through.
+    assert 0.01 < least < most
+    assert refilter(str(run), [f"similarity.low={most}", "similarity.high=1"]).triplets > 0
+
+
+def test_a_kill_before_the_shards_leaves_the_run_as_it_was(run, fresh):
+    before = everything(run)
+    killed("duplicates", run, f"similarity.low={HIGH}")
+    assert everything(run) == before
+    refilter(str(run), [f"similarity.low={HIGH}"])
+    wanted = datagen.load(str(fresh / str(HIGH)))
+    assert plain(datagen.load(str(run)).triplets(every=True)) == plain(wanted.triplets(every=True))
+
+
+@pytest.mark.parametrize("at", ["shards", "triplets"])
+def test_a_kill_while_shards_or_triplets_change_lets_nobody_read_the_wrong_ones(run, fresh, at):
+    wanted = {
+        low: plain(datagen.load(str(fresh / str(low))).triplets(every=True)) for low in (LOW, HIGH)
+    }
+    (first,) = datagen.load(str(run)).decisions()
+    killed(at, run, f"similarity.low={HIGH}")
+    with pytest.raises(DatagenError, match="this run is running, not finished"):
+        datagen.load(str(run)).triplets()
+    old = datagen.load(str(run), decision=first)
+    assert plain(old.triplets(every=True)) == wanted[LOW]
+    refilter(str(run), [f"similarity.low={HIGH}"])
+    assert plain(datagen.load(str(run)).triplets(every=True)) == wanted[HIGH]
+    # On the way back triplets.parquet is still that of the decision in between.
+    killed(at, run, f"similarity.low={LOW}")
+    old = datagen.load(str(run), decision=first)
+    assert plain(old.triplets(every=True)) == wanted[LOW]
+    refilter(str(run), [f"similarity.low={LOW}"])
+    assert everything(run)["triplets.parquet"] == everything(fresh / str(LOW))["triplets.parquet"]
+    assert shard_hashes(run) == shard_hashes(fresh / str(LOW))
+
+
+def test_two_at_once_do_not_mix(run, monkeypatch):
+    before = everything(run)
+    with lock.locked(str(run)), pytest.raises(DatagenError, match="another process is at work"):
+        refilter(str(run), [f"similarity.low={HIGH}"])
+    assert everything(run) == before
+
+    def slow(*arguments, check=recipes.check, **options):
+        """Another one comes and goes between the first look at the run and the lock."""
+        monkeypatch.setattr(recipes, "check", check)
+        refilter(str(run), ["duplicates.radius=3"])
+        return check(*arguments, **options)
+
+    monkeypatch.setattr(recipes, "check", slow)
+    with pytest.raises(DatagenError, match="has just changed this run; try again"):
+        refilter(str(run), [f"similarity.low={HIGH}"])
+    steps = datagen.load(str(run)).note["recipe"]["steps"]
+    assert [step["filter"] for step in steps if "filter" in step] == [
+        {"op": "similarity", "space": "caption", "low": LOW},
+        {"op": "duplicates", "radius": 3},
+    ]

@@ -20,7 +20,7 @@ def write(run: Run | str, *, pictures: int = 1_000, rows: int = 50_000) -> dict[
 
     opened = load(run) if isinstance(run, str) else run
     current = note.read(opened.out).get("rows")
-    if opened.note.get("rows") != current:
+    if opened.status == "finished" and not note.in_force(opened.out, opened.note):
         raise DatagenError(
             f"{opened.out}: decision {str(opened.note.get('rows'))[:8]} is an earlier one, and the "
             f"page is that of the one in force, {str(current)[:8]}; 'datagen refilter' goes back"

@@ -46,6 +46,8 @@ def find(run: Run, wanted: str) -> tuple[str, str]:
     wanted: an id, the start of one, or the key of a record. A record is one that became no item.
     Raises DatagenError where nothing, or more than one thing, is meant.
     """
+    if not wanted:
+        raise DatagenError("ID: give an id of a triplet, pair or item, its start, or a key")
     found: dict[str, str] = {}
     for step, level, folder in tables(run):
         kind = {"items": "item", "pairs": "pair", "triplets": "triplet"}.get(level, "item")

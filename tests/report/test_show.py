@@ -178,3 +178,8 @@ def test_the_command_prints_text_or_json(made, monkeypatch):
     done = runner.invoke(cli.app, ["show", made.out, row["id"]])
     assert done.exit_code == 0
     assert row["modification"] in done.stdout or "markup" in done.stdout
+
+
+def test_no_id_at_all_is_asked_for(made):
+    with pytest.raises(DatagenError, match="ID: give an id of a triplet"):
+        show(made, "")
