@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,6 +68,17 @@ class Known:
 
 def _hashed(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def member_ids(column: pa.ChunkedArray) -> list[list[str]]:
+    """Ids of the members of each row."""
+    out: list[list[str]] = []
+    for chunk in column.chunks:
+        names = chunk.flatten().field("id").to_pylist()
+        lengths = chunk.value_lengths().fill_null(0).to_pylist()
+        ends = itertools.accumulate(lengths, initial=0)
+        out += [names[begin:end] for begin, end in itertools.pairwise(ends)]
+    return out
 
 
 def listed(

@@ -218,14 +218,13 @@ class FalseNegatives(QueryFilter[FalseNegativesSettings]):
                     verdicts[number] = (schema.REJECTED, "several_fit", detail)
         if chosen.action == "add":
             seen: dict[Any, str] = {}
-            ids = rows["id"].to_pylist()
+            ids, asked = rows["id"].to_pylist(), self._asked(rows, fitting)
             for number in sorted(range(len(ids)), key=ids.__getitem__):
-                if verdicts[number] is not None:
-                    continue
-                first = seen.setdefault(self._asks(rows, number, fitting[number]), ids[number])
-                if first != ids[number]:
-                    detail = f"asks and targets as {first} does"
-                    verdicts[number] = (schema.REJECTED, "same_targets", detail)
+                if verdicts[number] is None:
+                    first = seen.setdefault(asked[number], ids[number])
+                    if first != ids[number]:
+                        detail = f"asks and targets as {first} does"
+                        verdicts[number] = (schema.REJECTED, "same_targets", detail)
         return pa.table({"id": rows["id"], **faults.columns(verdicts)}, schema=schema.VERDICTS)
 
     def _fitting(self, rows: pa.Table, items: pa.Table) -> list[list[str]]:
@@ -243,13 +242,15 @@ class FalseNegatives(QueryFilter[FalseNegativesSettings]):
             out[parent].append(name)
         return out
 
-    def _asks(self, rows: pa.Table, number: int, fitting: Sequence[str]) -> Any:
-        """References, text and targets of a row as they will be."""
-        row = rows.select(["references", "targets", "modification"]).slice(number, 1).to_pylist()[0]
-        targets = [one["id"] for one in row["targets"]]
-        added = fitting[: max(0, self.settings.max_targets - len(targets))]
-        references = tuple(one["id"] for one in row["references"])
-        return references, fits.words(row["modification"]), frozenset((*targets, *added))
+    def _asked(self, rows: pa.Table, fitting: Sequence[Sequence[str]]) -> list[Any]:
+        """References, text and targets of the rows as they will be."""
+        sides = (fits.member_ids(rows[side]) for side in ("references", "targets"))
+        texts = map(fits.words, rows["modification"].to_pylist())
+        out = []
+        for references, targets, text, found in zip(*sides, texts, fitting, strict=True):
+            added = found[: max(0, self.settings.max_targets - len(targets))]
+            out.append((tuple(references), text, frozenset((*targets, *added))))
+        return out
 
     def settle(
         self, rows: pa.Table, items: pa.Table, context: Context

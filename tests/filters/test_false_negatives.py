@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import datagen
-from datagen import recipe, schema
+from datagen import plan, recipe, schema
 from datagen.errors import RecipeError
 from datagen.filters._nearest import nearest
 from datagen.filters.false_negatives import FalseNegatives, FalseNegativesSettings
@@ -326,6 +326,27 @@ RECIPE = {
         {"negatives": {"mined": 0}},
     ],
 }
+
+
+def test_other_rules_measure_again_what_reads_the_negatives_and_nothing_else(tmp_path):
+    def folders(**rules):
+        steps = [
+            {"embed": {"space": "caption", "model": "tfidf"}},
+            *RECIPE["steps"],
+            {"filter": {"op": "false_negatives", **rules}},
+            {"filter": {"op": "text_quality"}},
+            {"filter": {"op": "similarity", "space": "caption", "high": 1,
+                        "between": "target_negative"}},
+        ]  # fmt: skip
+        checked = recipe.check({**RECIPE, "steps": steps})
+        return [planned.folder for planned in plan.plan(checked, str(tmp_path), [])][-3:]
+
+    found, quality, negatives = folders()
+    assert folders() == [found, quality, negatives]
+    other = folders(action="add")
+    assert other[:2] == [found, quality]
+    assert other[2] != negatives
+    assert folders(by="labels")[0] != found
 
 
 def test_a_run_finds_what_the_truth_of_the_world_knows_and_decides_again_without_measuring(
