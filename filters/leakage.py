@@ -136,11 +136,23 @@ class Leakage(Filter[LeakageSettings]):
     def check(self) -> Iterable[str]:
         for path in self._paths:
             try:
-                fault = leaks.Collection.of(path, self.settings.fields).fault()
+                collection = leaks.Collection.of(path, self.settings.fields)
+                fault = collection.fault() or self._idle(collection)
             except DatagenError as error:
                 fault = str(error)
             if fault:
                 yield f"against: {fault}"
+
+    def _idle(self, collection: leaks.Collection) -> str:
+        """What is to be said where nothing of a collection would be compared."""
+        chosen = self.settings
+        if collection.kind == "names":
+            return "" if "names" in chosen.by else f"{collection.told}: by: add names to compare it"
+        if {"sha256", "perceptual"} & set(chosen.by):
+            return ""
+        if chosen.space is not None and collection.kind != "fingerprints":
+            return ""
+        return f"{collection.told}: by: add sha256 or perceptual to compare it"
 
     # --- fingerprints of the collections -----------------------------------------------------
 
@@ -184,6 +196,8 @@ class Leakage(Filter[LeakageSettings]):
                 measured, self._vectors.nearest(self._space.of(rows["id"])), strict=True
             ):
                 row[_ALIKE.score], row[_ALIKE.match] = near or (None, None)
+                if near is None and self._vectors.where and row["verdict"] == schema.KEPT:
+                    self._without(row)
         for way in self._columns():
             out[way.match] = pa.array([row.get(way.match) for row in measured], pa.string())
             if way.score:
@@ -192,10 +206,16 @@ class Leakage(Filter[LeakageSettings]):
             out[name] = pa.array([row.get(name) for row in measured], pa.string())
         return pa.table(out)
 
+    def _without(self, row: dict[Any, Any]) -> None:
+        """A picture that cannot be compared is no picture that does not leak."""
+        if row["pictured"]:
+            detail = f"no vector in space '{self.settings.space}'"
+            row.update({"verdict": schema.FAILED, "rule": "no_vector", "detail": detail})
+
     def _measure(self, row: Mapping[str, Any]) -> dict[Any, Any]:
         """What is known of one item, by column."""
-        found: dict[Any, Any] = {"verdict": schema.KEPT}
         place, chosen = row["media"], self.settings
+        found: dict[Any, Any] = {"verdict": schema.KEPT, "pictured": place is not None}
         if "names" in chosen.by:
             called = match.called(row.get("key"), place, row.get("labels"), chosen.label)
             found[_NAME.match] = self._matcher.same_name(called)

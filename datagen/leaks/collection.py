@@ -61,13 +61,23 @@ class Collection:
         try:
             if self.kind == "names":
                 self.names()
-            elif self.kind == "folder" and not self._walked():
-                return f"{self.told}: holds no image or clip"
+            elif self.kind == "folder":
+                return self._folder_fault()
             elif self.kind == "run" and not store.exists(self._items_path()):
                 return f"{self.told}: this run has no items yet"
         except DatagenError as error:
             return str(error)
         return ""
+
+    def _folder_fault(self) -> str:
+        walked = self._walked()
+        for name in walked:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                told = name.encode("utf-8", "backslashreplace").decode()
+                return f"{self.told}: a file name is not UTF-8 ({told}); rename it"
+        return "" if walked else f"{self.told}: holds no image or clip"
 
     def names(self) -> frozenset[str]:
         """Plain names in the annotation file; of other kinds none."""

@@ -51,8 +51,8 @@ class Matcher:
         where: list[str] = []
         for collection, table in held:
             for name in sorted(collection.names()):
-                self._names.setdefault(name, f"{collection.told}: {name}")
-            told = [f"{collection.told}: {name}" for name in table["name"].to_pylist()]
+                self._names.setdefault(name, _where(collection, name))
+            told = [_where(collection, name) for name in table["name"].to_pylist()]
             for sha256, place in zip(table["sha256"].to_pylist(), told, strict=True):
                 if sha256:
                     self._bytes.setdefault(sha256, place)
@@ -156,6 +156,12 @@ class _Clips:
                 count = moments.COUNT
                 return Match(self.where[at], round(bits[at] / count, 1), round(levels / count, 1))
         return None
+
+
+def _where(collection: Collection, name: str | None) -> str:
+    """A medium of a collection on one line, whatever stands in its name."""
+    told = f"{collection.told}: {name}"
+    return "".join(letter if letter.isprintable() else "�" for letter in told)
 
 
 def _chosen(where: list[str], mask: pa.Array | pa.ChunkedArray) -> list[str]:

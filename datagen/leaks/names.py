@@ -58,7 +58,7 @@ def read(path: str, fields: Sequence[str] = ()) -> set[str]:
     """
     try:
         found = {plain(name) for name in _all(path, frozenset(fields))} - {""}
-    except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
+    except (ValueError, RecursionError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise DatagenError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     if not found:
         where = f" in the fields {', '.join(fields)}" if fields else ""
@@ -69,13 +69,15 @@ def read(path: str, fields: Sequence[str] = ()) -> set[str]:
 def _all(path: str, fields: frozenset[str]) -> Iterator[str]:
     data = store.read_bytes(path)
     if path.endswith(".gz"):
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            data = file.read(SIZE + 1)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+            data = packed.read(SIZE + 1)
         if len(data) > SIZE:
             raise ValueError(f"more than {SIZE} bytes when unpacked")
     ending = "." + path.removesuffix(".gz").rpartition(".")[2].lower()
     if ending == ".parquet":
-        for row in pq.read_table(io.BytesIO(data)).to_pylist():
+        file = pq.ParquetFile(io.BytesIO(data))
+        told = [field.name for field in file.schema_arrow if not _is_binary(field.type)]
+        for row in file.read(told).to_pylist():
             yield from _names(row, "", fields)
     elif ending in (".csv", ".tsv"):
         stream = io.BytesIO(data)
@@ -93,6 +95,11 @@ def _all(path: str, fields: frozenset[str]) -> Iterator[str]:
         for line in data.decode("utf-8-sig").splitlines():
             if line.strip():
                 yield from _names(json.loads(line), "", fields)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    """Whether a column holds files rather than names."""
+    return "binary" in str(kind)
 
 
 def _opened(cell: Any) -> Any:

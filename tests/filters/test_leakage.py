@@ -275,6 +275,31 @@ def test_a_collection_that_is_not_there_is_told_before_the_first_row(tmp_path: P
         assert "\n" not in fault
 
 
+def test_a_way_that_would_compare_nothing_is_told(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, theirs = folders
+    (tmp_path / "list.txt").write_text("a\n")
+    for against, by, word in (
+        (theirs, ["names"], "sha256 or perceptual"),
+        (tmp_path / "list.txt", ["sha256"], "names"),
+    ):
+        (fault,) = operator(against, by=by).check()
+        assert word in fault
+    assert not list(operator(theirs, tmp_path / "list.txt").check())
+
+
+def test_odd_names_of_files_stay_on_one_line(folders: tuple[Path, Path]) -> None:
+    mine, theirs = folders
+    (theirs / "a\nb\x1b[31m.png").write_bytes((mine / "5.png").read_bytes())
+    _, told = judged(operator(theirs), [item(mine / "5.png")])
+    assert told["5.png"][2] == f"the bytes of {theirs}: a�b�[31m.png"
+    Path(os.fsdecode(os.fsencode(theirs) + b"/\xff.png")).write_bytes(b"x")
+    (fault,) = operator(theirs).check()
+    assert "not UTF-8" in fault
+    fault.encode()
+
+
 def test_files_of_a_collection_that_cannot_be_read_stop_or_are_skipped(
     folders: tuple[Path, Path],
 ) -> None:
