@@ -7,6 +7,7 @@ import av
 import broken_clips
 import numpy as np
 import pytest
+import tiny_clips
 from PIL import Image
 from whole_runs import OWN
 
@@ -65,6 +66,31 @@ def test_broken_clips_get_a_verdict_each_and_none_is_lost(tmp_path, limits, chan
             assert place["seconds"] > 0
         else:
             assert (place["modality"], place["seconds"]) == ("image", None)
+
+
+def test_clips_that_are_gone_or_replaced_after_the_source_step_have_a_verdict(tmp_path):
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.mp4").write_bytes(tiny_clips.fade(6, number))
+    lines = [{"file": f"{number}.mp4", "caption": f"clip {number}"} for number in range(6)]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    source = {"type": "folder", "path": str(folder), "annotations": str(tmp_path / "items.jsonl")}
+    source |= {"media": "file", "captions": "caption"}
+    first = [{"filter": {"op": f"{OWN}:CaptionLength", "low": 1}}]
+    package.run({"source": source, "steps": first}, str(tmp_path / "run"), report=False)
+    (folder / "1.mp4").unlink()
+    (folder / "2.mp4").write_bytes((folder / "3.mp4").read_bytes() + bytes(5000))
+    steps = [*first, {"filter": {"op": "duplicates"}}]
+    package.run({"source": source, "steps": steps}, str(tmp_path / "run"), report=False)
+    run = package.load(str(tmp_path / "run"))
+    keys = {row["id"]: row["key"] for row in run.items().to_pylist()}
+    found = {keys[row["id"]]: row["rule"] for row in run.verdicts("duplicates").to_pylist()}
+    assert found == dict.fromkeys((f"{n}.mp4" for n in range(6)), None) | {
+        "1.mp4": "missing_file",
+        "2.mp4": "media_changed",
+    }
+    assert run.funnel[-1]["failed"] == {"media_changed": 1, "missing_file": 1}
 
 
 def test_shards_give_clips_as_frames_and_images_as_one(tmp_path):
