@@ -108,29 +108,35 @@ def _exact(space: Space, queries: Array, owner: Array, rows: Array) -> Array:
     return rounded
 
 
+def _device() -> str | None:
+    """Where torch multiplies; None: NumPy does. Torch is not loaded for this alone."""
+    torch = sys.modules.get("torch")
+    return "cuda" if torch is not None and torch.cuda.is_available() else None
+
+
 def _comparer(queries: Array, best: Array) -> Any:
     """A function from a block of items (b, d) to: how many are surely nearer to each query than
     ``best``; and those that may be, as pairs of item and query.
     """
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    device = _device()
+    least = best.astype(np.float32)
+    if device is None:
 
-        def on_cpu(block: Array) -> tuple[Array, Array, Array]:
+        def with_numpy(block: Array) -> tuple[Array, Array, Array]:
             found = block.astype(np.float32) @ queries.T
-            found -= best.astype(np.float32)
-            sure = found > MARGIN
+            found -= least
             items, numbers = np.nonzero(np.abs(found) <= MARGIN)
-            return sure.sum(axis=0), items, numbers
+            return (found > MARGIN).sum(axis=0), items, numbers
 
-        return on_cpu
-    there = torch.from_numpy(queries).cuda()
-    least = torch.from_numpy(best.astype(np.float32)).cuda()
+        return with_numpy
+    torch = sys.modules["torch"]
+    there, bounds = (torch.from_numpy(one).to(device) for one in (queries, least))
 
-    def on_gpu(block: Array) -> tuple[Array, Array, Array]:
-        found = torch.from_numpy(block.astype(np.float32)).cuda() @ there.T
-        found -= least
+    def with_torch(block: Array) -> tuple[Array, Array, Array]:
+        found = torch.from_numpy(block.astype(np.float32)).to(device) @ there.T
+        found -= bounds
         items, numbers = torch.nonzero(found.abs() <= MARGIN, as_tuple=True)
         sure = (found > MARGIN).sum(dim=0)
         return sure.cpu().numpy(), items.cpu().numpy(), numbers.cpu().numpy()
 
-    return on_gpu
+    return with_torch

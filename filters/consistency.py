@@ -70,7 +70,9 @@ class ConsistencySettings(Settings):
 
 
 class Consistency(QueryFilter[ConsistencySettings]):
-    """Measures ``score_consistency_<by>``, and by ``composed`` also ``score_consistency_rank``.
+    """Measures ``score_consistency_margin``, ``score_consistency_direction``, or, by ``composed``,
+    ``score_consistency_captions`` or ``score_consistency_composed`` (with the modification), each
+    with the rank of the target beside: ``score_consistency_captions_rank`` and so on.
 
     margin: the smaller of cos(target, its caption) - cos(target, the other's) and the same of the
     reference. direction: cosine of (target - reference) and (its caption - the other's), of unit
@@ -90,7 +92,13 @@ class Consistency(QueryFilter[ConsistencySettings]):
     @property
     def score(self) -> str:
         """Name of the score column that ``low`` bounds."""
-        return f"score_consistency_{self.settings.by}"
+        told = self._composed and self._told
+        return f"score_consistency_{'captions' if told else self.settings.by}"
+
+    @property
+    def rank(self) -> str:
+        """Name of the column that ``max_rank`` bounds; ``composed`` alone has it."""
+        return f"{self.score}_rank"
 
     @property
     def _composed(self) -> bool:
@@ -107,7 +115,7 @@ class Consistency(QueryFilter[ConsistencySettings]):
         return needed | {f"collection.{space}"} if self._composed else needed
 
     def gives(self, level: Level) -> set[str]:
-        return {self.score} | ({"score_consistency_rank"} if self._composed else set())
+        return {self.score} | ({self.rank} if self._composed else set())
 
     def columns(self, level: Level) -> list[str]:
         also = [] if self._told else ["modification"]
@@ -190,12 +198,12 @@ class Consistency(QueryFilter[ConsistencySettings]):
             nearest.append(best)
         gain = nearest[0] - np.maximum(nearest[1], nearest[2])
         place = ranks.ranks(self.space, query, lists, references.lists())
-        return {self.score: gain, "score_consistency_rank": place}
+        return {self.score: gain, self.rank: place}
 
     def decide(self, rows: pa.Table, items: pa.Table) -> pa.Table:
         least, most = self.settings.least, self.settings.max_rank
         scores = numbers(rows[self.score])
-        places = numbers(rows["score_consistency_rank"]) if self._composed else scores
+        places = numbers(rows[self.rank]) if self._composed else scores
         found: list[Fault] = []
         for score, place in zip(scores.tolist(), places.tolist(), strict=True):
             if score != score:

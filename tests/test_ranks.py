@@ -70,6 +70,18 @@ def test_blocks_and_batches_do_not_show(monkeypatch):
     assert len(set(whole.tolist())) > 50
 
 
+def test_torch_gives_what_numpy_gives(monkeypatch):
+    pytest.importorskip("torch", reason="needs datagen[models]")
+    rng = np.random.default_rng(2)
+    vectors = models.unit_vectors(rng.integers(-2, 3, (500, 6)) + 0.1)
+    vectors[5] = np.nan
+    queries = rng.normal(size=(90, 6))
+    targets = [[int(n)] for n in rng.integers(6, 500, 90)]
+    plain = ranks.ranks(space_of(vectors), queries, targets, [[5]] * 90)
+    monkeypatch.setattr(ranks, "_device", lambda: "cpu")
+    assert ranks.ranks(space_of(vectors), queries, targets, [[5]] * 90).tolist() == plain.tolist()
+
+
 def test_equal_items_put_the_target_last():
     vectors = np.ones((5, 4), np.float32)
     assert ranks.ranks(space_of(vectors), np.ones((1, 4)), [[2]], [[0]]).tolist() == [4]

@@ -164,6 +164,8 @@ def thresholds(run: Run, step: str, score: str) -> dict[str, float]:
     """
     name = score.removeprefix("score_")
     bounds = {"low": "low", "high": "high", f"min_{name}": "low", f"max_{name}": "high"}
+    if name.endswith("_rank"):
+        bounds = {"max_rank": "high"}
     steps = run.note["recipe"].get("steps") or []
     for known, given in zip(recipe_file.step_ids(steps), steps, strict=True):
         settings = given.get("filter")

@@ -73,7 +73,7 @@ def test_scores_are_those_of_numpy(context: Context, by: str) -> None:
     rows = queries.drawn(50)
     found = queries.measured(opened(context, by), queries.triplets(rows))
     expected = [by_hand(context, by, *row) for row in rows]
-    scores = found[opened(context, by).score].to_numpy()
+    scores = found[f"score_consistency_{by}"].to_numpy()
     assert np.abs(scores - expected).max() <= 5.1e-5
     assert np.std(scores) > 0.05
 
@@ -89,7 +89,7 @@ def test_the_rank_is_that_of_the_sum_of_both(context: Context) -> None:
         near = dict(zip(names, units(space.vectors) @ units(query), strict=True))
         rivals = [near[name] for name in names if name not in (left, right)]
         expected.append(1 + sum(one >= near[right] for one in rivals))
-    assert found["score_consistency_rank"].to_pylist() == expected
+    assert found["score_consistency_composed_rank"].to_pylist() == expected
 
 
 @pytest.mark.parametrize("by", list(WAYS))
@@ -126,7 +126,7 @@ def test_rows_whose_target_is_far_are_rejected(context: Context) -> None:
     table = queries.triplets(queries.drawn(60, seed=1))
     operator = opened(context, "composed", low=None, max_rank=3)
     scores = queries.measured(operator, table)
-    far = scores["score_consistency_rank"].to_numpy() > 3
+    far = scores["score_consistency_composed_rank"].to_numpy() > 3
     expected = [(schema.REJECTED, "too_far") if one else (schema.KEPT, None) for one in far]
     assert queries.decided(operator, table, scores) == expected
     assert 0 < far.sum() < 60
