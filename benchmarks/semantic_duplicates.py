@@ -5,8 +5,9 @@
 Vectors lie in planted clusters; a tenth of them are near copies (cosine 0.99 and more) of another.
 Both sides cluster from starts of their own, so they are compared by the adjusted Rand index with
 the planted clusters and with each other, and by the duplicates that they find. Both run on one
-thread; rounds alternate, the median counts. Then the same items at several numbers of clusters:
-the share of the duplicates of one cluster, where all are compared with all, that is still found.
+thread, and seconds are those of the processor; rounds alternate, the median counts. Then the same
+items at several numbers of clusters: the share of the duplicates of one cluster, where all are
+compared with all, that is still found.
 """
 
 from __future__ import annotations
@@ -81,12 +82,12 @@ def main() -> None:
         Space.write(folder, [f"{number:020x}" for number in rows], vectors)
         seconds: dict[str, list[float]] = {"datagen": [], "scikit-learn": []}
         for _ in range(chosen.rounds):
-            start = time.perf_counter()
+            start = time.process_time()
             score = ours(folder, rows, chosen.clusters, chosen.seed)
-            seconds["datagen"].append(time.perf_counter() - start)
-            start = time.perf_counter()
+            seconds["datagen"].append(time.process_time() - start)
+            start = time.process_time()
             label, other = plain(vectors, chosen.clusters, chosen.seed)
-            seconds["scikit-learn"].append(time.perf_counter() - start)
+            seconds["scikit-learn"].append(time.process_time() - start)
         middles = _clusters.centroids(vectors, rows, chosen.clusters, chosen.seed, ITERATIONS)
         mine = _clusters.assigned(rows, folder, middles)[0]
         show(seconds, score, other, copies, {"datagen": mine, "scikit-learn": label}, truth)
@@ -103,7 +104,9 @@ def show(
     truth: Array,
 ) -> None:
     """Times, agreement of clusters, and duplicates."""
-    print("| | s | Rand index with the planted clusters | duplicates | planted pairs with one |")
+    print(
+        "| | CPU s | Rand index with the planted clusters | duplicates | planted pairs with one |"
+    )
     print("| --- | --- | --- | --- | --- |")
     for name, scores in (("datagen", score), ("scikit-learn", other)):
         gone = scores > HIGH
@@ -120,13 +123,13 @@ def show(
 
 def across(folder: str, rows: Array, numbers: list[int], seed: int) -> None:
     """What more clusters miss, and what they save."""
-    print("| clusters | s | duplicates found |")
+    print("| clusters | CPU s | duplicates found |")
     print("| --- | --- | --- |")
     whole = None
     for number in numbers:
-        start = time.perf_counter()
+        start = time.process_time()
         found = int((ours(folder, rows, number, seed) > HIGH).sum())
-        took = time.perf_counter() - start
+        took = time.process_time() - start
         whole = whole or found
         print(f"| {number:,} | {took:.1f} | {found:,} ({found / max(1, whole):.1%}) |")
 

@@ -42,7 +42,7 @@ class LeakageSettings(Settings):
     tolerance: int | None = Field(perceptual.TOLERANCE, ge=0, le=255)
     duration: float = Field(moments.DURATION, ge=0, le=1)
     space: str | None = None
-    cosine: float = Field(0.95, ge=-1, le=1)
+    cosine: float = Field(0.9, ge=-1, le=1)
     fields: list[str] = Field(default_factory=list)
     label: str | None = None
     unreadable: Literal["stop", "skip"] = "stop"
