@@ -1,8 +1,9 @@
 """How many of the other right answers `false_negatives` finds, and how much of it is right.
 
-A world of rendered scenes and clips is paired, told by templates and searched in all four ways. The
-truth is asked of the oracle, for every item and a sample of the triplets, by brute force: whether
-the text leads from the reference to that item as well.
+In a world of rendered scenes every second scene stands twice: drawn anew, with other small shifts
+and light, and told by a caption that leaves something out in half the cases. It is paired, told by
+templates and searched in all four ways. The truth is asked of the oracle, for every item and a
+sample of the triplets, by brute force: whether the text leads from the reference to that item too.
 
     python benchmarks/false_negatives.py --out /tmp/false_negatives
 """
@@ -17,10 +18,10 @@ from typing import Any
 import datagen
 from datagen.sources.tinyworld import events, oracle
 
-MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1)
+MARGINS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 WAYS: dict[str, dict[str, Any]] = {
     "captions": {},
-    "labels": {},
+    "labels": {"labels": ["objects", "background"]},
     "composed": {"space": "image", "margin": 2},
     "target": {"space": "image", "margin": 2},
 }
@@ -35,7 +36,10 @@ def recipe(count: int, model: str) -> dict[str, Any]:
     return {
         "name": "false_negatives",
         "seed": 0,
-        "source": {"type": "tinyworld", "count": count, "clips": 0.25},
+        "source": [
+            {"id": "first", "type": "tinyworld", "count": count},
+            {"id": "again", "type": "tinyworld", "count": count // 2, "jitter": 0.9, "omit": 0.5},
+        ],
         "steps": [
             {"embed": {"op": "open_clip", "space": "image", "model": model}},
             {"pair": {"op": "one_word_diff", "max_per_reference": 4}},
@@ -68,8 +72,8 @@ def line(name: str, found: list[set[str]], right: list[set[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="run directory; an old one is gone on with")
-    parser.add_argument("--count", type=int, default=600, help="items of the world")
-    parser.add_argument("--sample", type=int, default=250, help="triplets that are looked into")
+    parser.add_argument("--count", type=int, default=400, help="scenes of the world")
+    parser.add_argument("--sample", type=int, default=150, help="triplets that are looked into")
     parser.add_argument("--model", default="bundled:tinyclip")
     chosen = parser.parse_args()
     datagen.run(recipe(chosen.count, chosen.model), chosen.out, report=False)
@@ -84,9 +88,9 @@ def main() -> None:
     print("| way | found | precision | recall |\n|---|---|---|---|")
     for by, settings in WAYS.items():
         lists = [row[f"false_negatives_{by}"] for row in rows]
-        if not settings:
+        if "space" not in settings:
             print(line(f"`{by}`", [{one["id"] for one in found} for found in lists], right))
-        for margin in MARGINS if settings else ():
+        for margin in MARGINS if "space" in settings else ():
             found = [{one["id"] for one in some if one["lead"] >= -margin} for some in lists]
             print(line(f"`{by}`, margin {margin:g}", found, right))
 

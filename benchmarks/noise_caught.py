@@ -3,8 +3,8 @@
 Triplets are spoiled by `text: {op: noise}`: a quarter of the noise each gets another reference,
 text or target, or one wrong word. Every filter measures and rejects nothing. For every score the
 bound (low or high, whichever catches more) that loses 5 % of the clean rows is taken, and the share
-of each kind of noise beyond it told; then the same for all scores together, each with the same
-share of clean rows, so that all of them lose 5 %.
+of each kind of noise beyond it told; then the same for all scores together, with the 5 % shared out
+among them so that most is caught.
 
 `photos` are product photos with their titles (and an image classifier of TensorFlow Lite as the
 image space), `scenes` the rendered world with the bundled CLIP.
@@ -127,14 +127,22 @@ def beyond(values: Array, noisy: Array, lost: float) -> Array:
 
 
 def together(columns: list[Array], noisy: Array) -> Array:
-    """Rows beyond the bound of any score, each losing as much, all together ``LOST``."""
-    low, high = 0.0, LOST
-    for _ in range(20):
-        middle = (low + high) / 2
-        union = np.any([beyond(values, noisy, middle) for values in columns], axis=0)
-        low, high = (middle, high) if np.mean(union[~noisy]) <= LOST else (low, middle)
-    out: Array = np.any([beyond(values, noisy, low) for values in columns], axis=0)
-    return out
+    """Rows beyond the bound of any score, where ``LOST`` is shared out among the scores so that
+    each part catches most: the best that bounds on these scores can do, or near it."""
+    steps = np.linspace(LOST / 10, LOST, 10)
+    out = np.zeros(len(noisy), dtype=bool)
+    while True:
+        best: tuple[float, Array] | None = None
+        for values in columns:
+            for step in steps:
+                more = out | beyond(values, noisy, step)
+                lost, caught = np.sum((more & ~out)[~noisy]), np.sum((more & ~out)[noisy])
+                fine = np.mean(more[~noisy]) <= LOST and caught > 0
+                if fine and (best is None or caught / (lost + 1) > best[0]):
+                    best = (caught / (lost + 1), more)
+        if best is None:
+            return out
+        out = best[1]
 
 
 def tell(rows: pa.Table, share: float) -> None:
