@@ -19,22 +19,24 @@ import numpy as np
 import pyarrow as pa
 
 import datagen
+from datagen import store
 from datagen.sources.tinyworld import events, oracle
 
 Array = np.ndarray[Any, Any]
 
+#: Shares of clips, and of captions with each kind of mistake.
+WORLD = {"clips": 0.05, "omit": 0.1, "misname": 0.15, "contradict": 0.15}
 #: Shares of right triplets that may be lost.
 LOST = (0.01, 0.02, 0.05, 0.1)
 #: Scores by which high, not low, is bad.
 HIGH_IS_BAD = ("_rank",)
 
 
-def recipe(count: int, noise: float, clips: float, model: str) -> dict[str, Any]:
+def recipe(count: int, world: dict[str, float], model: str) -> dict[str, Any]:
     """Every measure, with thresholds that reject nothing."""
     clip = {"op": "clip_score", "model": model, "low": -1}
     consistency = {"op": "consistency", "space": "image", "low": -2}
     composed = {**consistency, "by": "composed"}
-    world = {"omit": noise, "misname": noise, "contradict": noise, "clips": clips}
     return {
         "name": "filters_quality",
         "seed": 1,
@@ -101,18 +103,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="run directory; a finished one is read again")
     parser.add_argument("--count", type=int, default=4000, help="scenes")
-    parser.add_argument("--noise", type=float, default=0.1, help="share of each kind of mistake")
-    parser.add_argument("--clips", type=float, default=0.1, help="share of clips")
+    for kind, share in WORLD.items():
+        parser.add_argument(f"--{kind}", type=float, default=share, help="as of source tinyworld")
     parser.add_argument("--model", default="bundled:tinyclip")
     chosen = parser.parse_args()
-    made = recipe(chosen.count, chosen.noise, chosen.clips, chosen.model)
+    world = {kind: getattr(chosen, kind) for kind in WORLD}
+    made = recipe(chosen.count, world, chosen.model)
     datagen.run(made, chosen.out, report=False)
     run = datagen.load(chosen.out)
     table = run.triplets(every=True)
     rows = table.to_pylist()
     good = right(rows)
     folder = next(step["folder"] for step in run.note["steps"] if step["id"] == "clip_score")
-    measured = datagen.store.read_table(f"{run.out}/{folder}/measured.parquet")
+    measured = store.read_table(f"{run.out}/{folder}/measured.parquet")
     clip = dict(zip(measured["id"].to_pylist(), measured["score_clip"].to_pylist(), strict=True))
     print(f"{len(rows):,} triplets, {good.mean():.1%} right, of {chosen.count:,} scenes\n")
     head = ["score", "area", *(f"wrong caught at {lost:.0%} lost" for lost in LOST), "keeps 99 %"]
