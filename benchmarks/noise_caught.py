@@ -41,7 +41,8 @@ def noise(share: float) -> dict[str, Any]:
 
 def scenes(share: float, count: int, model: str) -> dict[str, Any]:
     """Rendered scenes, with every filter that looks at pictures, texts or captions."""
-    by = {"composed": {"low": -2}, "direction": {"low": -2}, "margin": {"low": -2}}
+    ways: list[dict[str, str]] = [{"by": "margin"}, {"by": "direction"}, {"by": "composed"}]
+    ways += [{"by": "composed", "text": "modification"}]
     return {
         "name": "scenes",
         "source": {"type": "tinyworld", "count": count},
@@ -53,8 +54,8 @@ def scenes(share: float, count: int, model: str) -> dict[str, Any]:
             noise(share),
             *measures(["caption", "image"]),
             {"filter": {"op": "clip_modification", "model": model, "low": -1}},
-            *({"filter": {"op": "consistency", "id": name, "space": "image", "by": name, **rules}}
-              for name, rules in by.items()),
+            *({"filter": {"op": "consistency", "space": "image", "low": -2, **way}}
+              for way in ways),
             {"filter": {"op": "shortcut", "space": "image"}},
         ],
     }  # fmt: skip
