@@ -70,9 +70,9 @@ class ConsistencySettings(Settings):
 
 
 class Consistency(QueryFilter[ConsistencySettings]):
-    """Measures ``score_consistency_margin``, ``score_consistency_direction``, or, by ``composed``,
-    ``score_consistency_captions`` or ``score_consistency_composed`` (with the modification), each
-    with the rank of the target beside: ``score_consistency_captions_rank`` and so on.
+    """Measures ``score_consistency_margin`` or ``score_consistency_direction``; by ``composed``
+    ``score_consistency_captions``, or ``score_consistency_composed`` with the modification, and
+    beside it the rank of the target, ``score_consistency_captions_rank`` and so on.
 
     margin: the smaller of cos(target, its caption) - cos(target, the other's) and the same of the
     reference. direction: cosine of (target - reference) and (its caption - the other's), of unit
