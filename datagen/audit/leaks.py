@@ -6,6 +6,7 @@ a recipe and without changing the run.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections import Counter
@@ -219,4 +220,4 @@ def _mend(
     settings |= {} if tolerance == perceptual.TOLERANCE else {"tolerance": tolerance}
     settings |= {"fields": list(fields)} if fields else {}
     settings |= {"label": label} if label else {}
-    return f"- filter: {schema.canonical_json(settings)}"
+    return f"- filter: {json.dumps(settings, ensure_ascii=False)}"

@@ -2,9 +2,9 @@
 
 Every text of a JSON, JSON lines, csv, tsv, Parquet or text file can be a name, but for those in
 fields of captions and the like; keys of objects too where they hold a digit; a number only where
-its field speaks of images or clips. Names are compared
-without folder and extension, numbers without leading zeros: ``./dev/dev-244-0-img0.png`` and
-``dev-244-0-img0``, ``000000002097.jpg``, ``COCO_val2014_000000002097.jpg`` and 2097 are the same.
+its field speaks of images or clips. Names are compared without folder and extension, and numbers
+without the zeros that COCO puts before them: ``./dev/dev-244-0-img0.png`` and ``dev-244-0-img0``
+are the same, and so are ``000000002097.jpg``, ``COCO_val2014_000000002097.jpg`` and 2097.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet")
 
 #: Longer texts are captions, not names (characters).
 LONGEST = 300
+#: Digits of a number in the file names of COCO.
+PADDED = 12
 #: Objects within objects, and bytes of an unpacked file, that are read.
 DEPTH, SIZE = 50, 1 << 30
 
@@ -41,14 +43,15 @@ _COCO = re.compile(r"COCO_\w+?_(\d{12})")
 
 
 def plain(name: str) -> str:
-    """A name as names are compared: without address, folder, extension and leading zeros."""
+    """A name as names are compared: without address, folder, extension and COCO's zeros."""
     text = name.strip()
     if "://" in text:
         text = urlsplit(text).path
     text = _ENDING.sub("", text.replace("\\", "/").rstrip("/").rpartition("/")[2])
     coco = _COCO.fullmatch(text)
     text = coco[1] if coco else text
-    return (text.lstrip("0") or "0") if text.isdecimal() else text
+    # Other numbers keep their zeros: 00000050 is not image 50 of COCO.
+    return (text.lstrip("0") or "0") if text.isdecimal() and len(text) == PADDED else text
 
 
 def read(path: str, fields: Sequence[str] = ()) -> set[str]:

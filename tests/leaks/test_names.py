@@ -30,10 +30,11 @@ DATA = Path(__file__).resolve().parents[2] / os.environ.get("DATAGEN_TEST_DATA",
         ("https://host.example/a/b/B009.JPG?size=2", "B009"),
         ("C:\\photos\\x.webp", "x"),
         ("0", "0"),
+        ("scene/00000050.png", "00000050"),
         ("archive.tar.gz", "archive.tar.gz"),
     ],
 )
-def test_names_are_compared_without_folder_ending_and_zeros(written: str, plain: str) -> None:
+def test_names_are_compared_without_folder_and_ending(written: str, plain: str) -> None:
     assert names.plain(written) == plain
 
 
