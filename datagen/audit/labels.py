@@ -54,8 +54,10 @@ class _Told:
     old: set[tuple[str, str]] = field(default_factory=set)
     same: set[tuple[str, str]] = field(default_factory=set)
     untrue: set[str] = field(default_factory=set)
-    #: Values that are named as gone and that the target has, or the other way round.
+    #: Values that are named as gone and that the target has.
     backwards: set[str] = field(default_factory=set)
+    #: Whether some value of the reference alone is named, and not as gone.
+    stays: bool = False
 
 
 class LabelJudge:
@@ -135,16 +137,21 @@ class LabelJudge:
                 at += 1
         return found
 
-    def _told(self, text: str, reference: Labels, target: Labels) -> _Told:
+    def _told(self, row: Row, text: str, reference: Labels, target: Labels) -> _Told:
         told = _Told()
+        members = (*row["references"], *row["targets"])
+        captions = [" ".join(("", *words(m["caption"] or ""), "")) for m in members]
         for name, gone in self._mentions(text):
             new = {(k, v) for k, v in self._names[name] if v in target[k] - reference[k]}
             old = {(k, v) for k, v in self._names[name] if v in reference[k] - target[k]}
             same = {(k, v) for k, v in self._names[name] if v in reference[k] & target[k]}
             if not (new or old or same):
-                told.untrue.add(" ".join(name))
+                # What both captions say only tells which thing is meant.
+                if not all(f" {' '.join(name)} " in caption for caption in captions):
+                    told.untrue.add(" ".join(name))
             elif gone and new and not old:
                 told.backwards.add(" ".join(name))
+            told.stays |= bool(old) and not gone
             told.new |= new
             told.old |= old
             told.same |= same
@@ -179,9 +186,12 @@ class LabelJudge:
         return min(judged, key=lambda one: (one.right is not None, bool(one.right)))
 
     def _judged(self, row: Row, text: str, reference: Labels, target: Labels) -> Judgement:
-        told = self._told(text, reference, target)
+        told = self._told(row, text, reference, target)
         if not (told.new or told.old or told.same or told.untrue):
             return unjudged("names no value of a label")
+        only_goes = any(target[key] - reference[key] for key, _ in told.old)
+        if not (told.new or told.untrue or told.stays) and only_goes:
+            return unjudged("names what goes, but no value that comes")
         unsaid = self._unsaid(told, reference, target)
         idle = self._idle(row, told)
         minimal = not (told.untrue or told.backwards or idle)
@@ -192,7 +202,7 @@ class LabelJudge:
                 f"says of what the target has that it goes: {min(told.backwards)}",
                 False,
             )
-        elif not told.new and not any(not target[key] - reference[key] for key, _ in told.old):
+        elif not told.new and (only_goes or not told.old):
             reason, right = "names nothing that the target has and the reference has not", False
         elif unsaid:
             reason, right = f"names what changed, but not {unsaid[0]}", True
@@ -229,7 +239,7 @@ class LabelJudge:
         if isinstance(ends, str):
             return None
         reference, targets = ends
-        told = self._told(row["modification"] or "", reference, targets[0])
+        told = self._told(row, row["modification"] or "", reference, targets[0])
         if not (told.new or told.old or told.untrue):
             return None
         wanted = np.empty(len(self.keys), np.int32)

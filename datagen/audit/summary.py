@@ -95,7 +95,7 @@ def filters(found: Found) -> list[tuple[str, list[str], str]]:
             percent(step["right_kept"]),
         ]
         keeps = ", ".join(_keeps(one) for one in step["curves"])
-        rows.append((step["id"], texts, f"99 % of the right rows: {keeps}" if keeps else ""))
+        rows.append((step["id"], texts, f"keeps 99 % of the right rows: {keeps}" if keeps else ""))
     return rows
 
 

@@ -7,14 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 import whole_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import datagen
 from datagen import refilter, report, store
 from datagen.audit import audit as audits
 from datagen.audit.audit import audit
+from datagen.audit.command import audit_command
 from datagen.audit.filters import curve, keeps
 from datagen.cluster.connect import connect
 from datagen.errors import DatagenError
@@ -34,8 +37,8 @@ steps:
   - filter: {{op: similarity, space: caption, low: 0.7, high: 0.98}}
   - text: {{op: template}}
   - text: {{op: noise, share: 0.3}}
-  - filter: {{id: again, op: similarity, space: caption, low: 0.8}}
   - negatives: {{reference: true, mined: 2, space: caption}}
+  - filter: {{id: again, op: similarity, space: caption, low: 0.8}}
 """
 
 
@@ -300,7 +303,7 @@ def test_a_run_of_which_nothing_is_known_says_what_is_needed(out, tmp_path):
         if "labels" in table.column_names:
             at = table.column_names.index("labels")
             table = table.set_column(at, "labels", pa.nulls(table.num_rows, pa.string()))
-        if step["id"] in ("noise", "again", "negatives"):
+        if step["id"] in ("noise", "negatives", "again"):
             store.write_table(path, table.slice(0, 0))
         else:
             store.write_table(path, table)
@@ -309,10 +312,16 @@ def test_a_run_of_which_nothing_is_known_says_what_is_needed(out, tmp_path):
 
 
 def test_the_command_says_it_in_a_table_or_in_json(out, found):
-    done = whole_runs.datagen("audit", out, "--no-report")
-    assert "right  " in done.stdout
-    assert "audit/audit.json" in done.stdout
-    done = whole_runs.datagen("audit", out, "--no-report", "--json")
-    assert json.loads(done.stdout)["triplets"] == found["triplets"]
-    done = whole_runs.datagen("audit", out + "-not", expect=1)
-    assert done.stderr.count("\n") == 1
+    app = typer.Typer()
+    app.command()(audit_command)
+    said = CliRunner().invoke(app, [out, "--no-report"])
+    assert said.exit_code == 0, said.output
+    kept = found["triplets"]["kept"]
+    line = next(line for line in said.output.splitlines() if line.startswith("right "))
+    assert f"{kept['right']:,} ({100 * kept['right'] / kept['judged']:.1f} %)" in line
+    assert "audit/audit.json" in said.output.replace("\n", "")
+    said = CliRunner().invoke(app, [out, "--no-report", "--json"])
+    assert json.loads(said.stdout) == json.loads(json.dumps(found))
+    said = CliRunner().invoke(app, [out + "-not", "--no-report"])
+    assert isinstance(said.exception, DatagenError)
+    assert "no run here" in str(said.exception)

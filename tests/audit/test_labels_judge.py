@@ -60,11 +60,19 @@ def test_labels_that_name_single_items_tell_nothing():
         ("navy blue", False, False, False),
         ("shirts in red", False, False, True),
         ("the same again", None, None, None),
+        ("a version for everyone instead of red", None, None, None),
+        ("make the shirt red", False, False, True),
     ],
 )
 def test_a_text_is_right_where_it_names_what_the_target_has(text, right, complete, minimal):
     found = JUDGE.triplet(row(find("Red"), find("Blue"), text))
     assert (found.right, found.complete, found.minimal) == (right, complete, minimal), found
+
+
+def test_what_both_captions_say_only_tells_which_thing_is_meant():
+    one, two = ({**find(colour), "caption": f"{colour} jeans jacket"} for colour in ("Red", "Blue"))
+    assert JUDGE.triplet(row(one, two, "make the jeans jacket blue")).right
+    assert JUDGE.triplet(row(one, find("Blue"), "make the jeans jacket blue")).right is False
 
 
 def test_a_text_that_leaves_a_label_out_is_right_but_not_complete():
