@@ -18,7 +18,7 @@ models.prepare()
 torch = pytest.importorskip("torch", reason="needs datagen[models]")
 open_clip = pytest.importorskip("open_clip", reason="needs datagen[models]")
 
-from datagen.bundled import _figures, _open_clip, _scenes, train_tinyclip  # noqa: E402
+from datagen.bundled import _figures, _losses, _open_clip, _scenes, train_tinyclip  # noqa: E402
 from datagen.sources.tinyworld import oracle  # noqa: E402
 from datagen.sources.tinyworld.captions import captions, parse, parsed  # noqa: E402
 from datagen.sources.tinyworld.events import Clip, scene_of  # noqa: E402
@@ -228,14 +228,14 @@ def test_the_reading_loss_is_none_for_the_truth_and_more_for_each_mistake() -> N
     ground = torch.full((len(BACKGROUNDS),), -50.0)
     ground[row[0, -1]] = 50.0
     perfect = torch.cat([*parts, ground])[None]
-    assert train_tinyclip.read_loss(perfect, row).item() == pytest.approx(0, abs=1e-6)
+    assert _losses.read_loss(perfect, row).item() == pytest.approx(0, abs=1e-6)
     worse = row.clone()
     worse[0, -1] = (worse[0, -1] + 1) % len(BACKGROUNDS)
-    assert train_tinyclip.read_loss(perfect, worse).item() > 10
+    assert _losses.read_loss(perfect, worse).item() > 10
     there = int((row[0, :-1] != _scenes.NOTHING).nonzero()[0])
     worse = row.clone()
     worse[0, there] = (worse[0, there] + 1) % 10
-    assert train_tinyclip.read_loss(perfect, worse).item() > 10
+    assert _losses.read_loss(perfect, worse).item() > 10
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
