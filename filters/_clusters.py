@@ -77,8 +77,8 @@ def centroids(vectors: Array, rows: Array, number: int, seed: int, iterations: i
         chosen = rows[np.sort(draw)]
     data = unit(vectors, chosen)
     if number == 1:
-        mean = data.astype(np.float64).mean(axis=0, keepdims=True)
-        return mean.astype(np.float32)
+        mean: Array = data.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+        return mean
     with _one_thread():
         kmeans = faiss.Kmeans(
             data.shape[1],
@@ -90,7 +90,7 @@ def centroids(vectors: Array, rows: Array, number: int, seed: int, iterations: i
             max_points_per_centroid=FITTED,
         )
         kmeans.train(data)
-    found: Array = kmeans.centroids
+    found: Array = np.asarray(kmeans.centroids)
     return found
 
 
