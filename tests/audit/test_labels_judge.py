@@ -128,6 +128,7 @@ def test_lists_of_labels_are_compared_as_sets():
     assert judge.answers(row(items[2], items[0], "and the chest as well")) == ["0", "1"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_no_text_makes_the_judge_stumble(text):
     query = row(find("Red"), find("Blue"), text)
