@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 import tiny_models
+
+# No test asserts times: a busy machine is no fault.
+hypothesis.settings.register_profile(
+    "datagen", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("datagen")
 
 
 @pytest.fixture(scope="session")
