@@ -38,9 +38,9 @@ def ranks(
     """The rank (int64, from 1) of the best of ``targets`` for each of ``queries`` (n, d).
 
     targets: rows of the space, at least one for each query; without: further rows that do not
-    count (references); neither do the other targets, nor items that have no vector. Works on the
-    GPU where torch is loaded and sees one. Raises DatagenError where ``queries`` are of another
-    width than the space.
+    count (references); neither do the other targets, nor items that have no vector. A target
+    without one is last. Works on the GPU where torch is loaded and sees one. Raises DatagenError
+    where ``queries`` are of another width than the space.
     """
     if len(queries) and queries.shape[1] != space.width:
         raise DatagenError(
@@ -78,7 +78,7 @@ def _ranks(
     owner = np.repeat(np.arange(len(targets)), [len(rows) for rows in targets])
     flat = np.array([row for rows in targets for row in rows], dtype=np.int64)
     best = np.full(len(queries), -np.inf)
-    np.maximum.at(best, owner, _exact(space, wide, owner, flat))
+    np.fmax.at(best, owner, _exact(space, wide, owner, flat))
     nearer = np.zeros(len(queries), dtype=np.int64)
     compare = _comparer(wide.astype(np.float32), best)
     for start in range(0, len(space), BLOCK):

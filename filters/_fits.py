@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,14 +19,35 @@ Array = np.ndarray[Any, Any]
 
 #: An item that fits, and by how much it is nearer to the query than the target.
 FOUND = pa.list_(pa.struct([("id", pa.string()), ("lead", pa.float64())]))
-_WORD = re.compile(r"[^\W_]+")
 _EXAMPLES = 3
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 def words(text: str | None) -> str:
     """A text as it counts when texts are compared: without case and punctuation."""
-    return " ".join(_WORD.findall((text or "").casefold()))
+    folded = unicodedata.normalize("NFC", (text or "").casefold())
+    return " ".join(folded.translate(_PLAIN).split())
+
+
+class _Plain(dict[int, str]):
+    """For ``str.translate``: letters, numbers and the marks upon them stay, all else parts words.
+
+    Marks are vowels in many scripts; only those that choose how a sign is drawn say nothing.
+    """
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        kind = unicodedata.category(letter)
+        said = kind[0] in "LN" or (kind in ("Mn", "Mc") and not _drawn(code))
+        return self.setdefault(code, letter if said else " ")
+
+
+def _drawn(code: int) -> bool:
+    """Whether a mark is a variation selector."""
+    return 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF
+
+
+_PLAIN = _Plain()
 
 
 def labels(text: str | None, names: Sequence[str]) -> str:
@@ -38,7 +59,8 @@ def labels(text: str | None, names: Sequence[str]) -> str:
     if not isinstance(found, dict):
         return ""
     chosen = {name: found.get(name) for name in names or found}
-    lacks = not chosen or (bool(names) and any(value is None for value in chosen.values()))
+    unknown = [value is None for value in chosen.values()]
+    lacks = all(unknown) or (bool(names) and any(unknown))
     return "" if lacks else schema.canonical_json(chosen)
 
 

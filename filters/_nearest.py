@@ -63,8 +63,10 @@ def _candidates(space: Space, wide: Array, wanted: int) -> tuple[Array, Array]:
     parts = []
     for start in range(0, len(space), BLOCK):
         block = ranks.unit(space.vectors[start : start + BLOCK]).astype(np.float32)
-        rows, numbers, cosines, bound = look(block)
-        parts.append((rows + start, numbers, cosines))
+        # A vector without a value is near to nothing.
+        good = np.flatnonzero(np.isfinite(block).all(axis=1))
+        rows, numbers, cosines, bound = look(block if len(good) == len(block) else block[good])
+        parts.append((good[rows] + start, numbers, cosines))
     rows, numbers, cosines = (np.concatenate(some) for some in zip(*parts, strict=True))
     # The bound rose from block to block: what was let in early may be out by the last one.
     keep = cosines >= bound[numbers] - 2 * MARGIN

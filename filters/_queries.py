@@ -79,8 +79,8 @@ class QueryFilter(Filter[S]):
         for column in ("targets", "references"):
             for number, members in enumerate(rows[column].to_pylist()):
                 ids = [one["id"] for one in members or ()]
-                have = self.space.rows(ids)
-                lacks = [one for one, at in zip(ids, have.tolist(), strict=True) if at < 0]
+                have: Array = np.asarray(np.isfinite(self.space.of(ids)).all(axis=1))
+                lacks = [one for one, at in zip(ids, have.tolist(), strict=True) if not at]
                 if not ids:
                     wrong[number] = (schema.FAILED, "no_vector", f"the row has no {column}")
                 elif lacks:

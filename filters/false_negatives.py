@@ -8,7 +8,7 @@ wrong thing, and in a test they punish the right answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -77,15 +77,23 @@ class FalseNegativesSettings(Settings):
         return -(MARGIN.get(self.by, 0.0) if self.margin is None else self.margin)
 
 
+class _Asked(NamedTuple):
+    """References, text and targets of a row, and whether targets are added to it."""
+
+    same: tuple[tuple[str, ...], str, frozenset[str]]
+    grows: bool
+
+
 class FalseNegatives(QueryFilter[FalseNegativesSettings]):
     """Measures ``score_false_negatives_<by>``: of ``captions`` and ``labels`` how many other items
-    fit (``most`` at most); in a space by how much the nearest other item is nearer than the
-    target (cosine; negative where it is farther).
+    fit (``most`` at most); in a space, whose name is part of the column's, by how much the nearest
+    other item is nearer than the target (cosine; negative where it is farther).
 
     ``false_negatives_<by>`` lists the items that fit, the best first. ``negatives`` that come
     later leave them out as well. Rows are rejected as ``several_fit``; with ``add`` also as
-    ``same_targets`` where an earlier row, by id, has their references, text and targets. Rows
-    that lack a caption, labels, a text or a vector fail.
+    ``same_targets`` where another row has their references, text and targets: one that has them
+    anyway, or the first by id. Rows that lack a caption, labels, a text or a vector fail.
+    ``add`` stands before the split.
     """
 
     Settings = FalseNegativesSettings
@@ -96,12 +104,18 @@ class FalseNegatives(QueryFilter[FalseNegativesSettings]):
     @property
     def score(self) -> str:
         """Name of the score column."""
-        return f"score_false_negatives_{self.settings.by}"
+        return f"score_{self.column}"
 
     @property
     def column(self) -> str:
         """Name of the column of items that fit."""
-        return f"false_negatives_{self.settings.by}"
+        chosen = [self.settings.by, *([self.settings.space] if self.settings.space else [])]
+        return "_".join(["false_negatives", *chosen])
+
+    @property
+    def before(self) -> frozenset[str]:  # type: ignore[override]
+        """A target from another side would undo the split."""
+        return frozenset({"split"} if self.settings.action == "add" else ())
 
     def needs(self, level: Level) -> set[str]:
         by, space = self.settings.by, self.settings.space
@@ -219,9 +233,11 @@ class FalseNegatives(QueryFilter[FalseNegativesSettings]):
         if chosen.action == "add":
             seen: dict[Any, str] = {}
             ids, asked = rows["id"].to_pylist(), self._asked(rows, fitting)
-            for number in sorted(range(len(ids)), key=ids.__getitem__):
+            # A row that has them all anyway stays as it is; another one would come to its id.
+            order = sorted(range(len(ids)), key=lambda at: (asked[at].grows, ids[at]))
+            for number in order:
                 if verdicts[number] is None:
-                    first = seen.setdefault(asked[number], ids[number])
+                    first = seen.setdefault(asked[number].same, ids[number])
                     if first != ids[number]:
                         detail = f"asks and targets as {first} does"
                         verdicts[number] = (schema.REJECTED, "same_targets", detail)
@@ -242,14 +258,15 @@ class FalseNegatives(QueryFilter[FalseNegativesSettings]):
             out[parent].append(name)
         return out
 
-    def _asked(self, rows: pa.Table, fitting: Sequence[Sequence[str]]) -> list[Any]:
-        """References, text and targets of the rows as they will be."""
+    def _asked(self, rows: pa.Table, fitting: Sequence[Sequence[str]]) -> list[_Asked]:
+        """The rows as they will be."""
         sides = (fits.member_ids(rows[side]) for side in ("references", "targets"))
         texts = map(fits.words, rows["modification"].to_pylist())
         out = []
         for references, targets, text, found in zip(*sides, texts, fitting, strict=True):
             added = found[: max(0, self.settings.max_targets - len(targets))]
-            out.append((tuple(references), text, frozenset((*targets, *added))))
+            same = (tuple(references), text, frozenset((*targets, *added)))
+            out.append(_Asked(same, bool(added)))
         return out
 
     def settle(

@@ -30,16 +30,16 @@ NO_VECTOR = "no_vector"
 
 
 class SemanticDuplicatesSettings(Settings):
-    """space: where items are compared. high: cosine above which an item is a duplicate of the one
-    before it; SemDeDup's 1 - eps. keep: ``hard``, the items farthest from the centroid of their
-    cluster, as SemDeDup does, or ``easy``, the nearest. clusters: by default one for up to 10,000
-    items, so that all are compared with all, and the square root of the number of more items;
-    more clusters are faster and miss duplicates that fall into two of them. iterations: of
+    """space: where items are compared. high: cosine (0 to 1) above which an item is a duplicate of
+    the one before it; SemDeDup's 1 - eps. keep: ``hard``, the items farthest from the centroid of
+    their cluster, as SemDeDup does, or ``easy``, the nearest. clusters: by default one for up to
+    10,000 items, so that all are compared with all, and the square root of the number of more
+    items; more clusters are faster and miss duplicates that fall into two of them. iterations: of
     k-means.
     """
 
     space: str
-    high: float = Field(0.95, ge=-1, le=1)
+    high: float = Field(0.95, ge=0, le=1)
     keep: Literal["hard", "easy"] = "hard"
     clusters: int | None = Field(None, ge=1)
     iterations: int = Field(20, ge=1)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import datagen
 from datagen import plan, recipe, schema
 from datagen.errors import RecipeError
+from datagen.filters import _fits as fits
 from datagen.filters._nearest import nearest
 from datagen.filters.false_negatives import FalseNegatives, FalseNegativesSettings
 from datagen.negatives.nearest import Nearest, NearestSettings
@@ -374,3 +375,68 @@ def test_a_run_finds_what_the_truth_of_the_world_knows_and_decides_again_without
     assert sorted(journal.iterdir()) == before
     last = summary.steps[-1]
     assert last.notes["rows"] == last.rows_out
+
+
+@pytest.mark.parametrize(("one", "other"), [("की", "का"), ("กี", "กา"), ("דָג", "דֹג")])
+def test_marks_that_are_vowels_tell_words_apart(one, other):
+    assert fits.words(one) != fits.words(other)
+    assert fits.words(f"«{one}», ") == fits.words(one) != ""
+
+
+def test_a_letter_and_its_accent_are_one_however_they_are_written():
+    assert fits.words("Cafe\u0301!") == fits.words("café") != fits.words("cafe")
+    assert fits.words("a cat \u2764\ufe0f") == fits.words("a cat")
+
+
+def test_labels_of_which_nothing_is_known_are_equal_to_none(tmp_path):
+    made = [item(n, ["x"], {"colour": None, "size": None}) for n in range(3)]
+    items, rows = tables(made, [triplet([made[0]], [made[1]])])
+    rows, step, out = measured(items, rows, tmp_path, by="labels")
+    assert found(rows, step) == [set()]
+    assert out["rule"].to_pylist() == ["no_labels"]
+
+
+def test_a_row_that_has_all_targets_anyway_stays_and_no_id_stands_twice(tmp_path):
+    made = [item(n, [text]) for n, text in enumerate(["red", "blue", "Blue"])]
+    for number in range(12):
+        text = f"text {number}"
+        grown = triplet([made[0]], [made[1]], text)
+        whole = triplet([made[0]], [made[1], made[2]], text)
+        items, rows = tables(made, [grown, whole])
+        rows, step, _ = measured(items, rows, tmp_path, action="add")
+        out, _, verdicts = settled(rows, items, step)
+        assert verdicts["verdict"].to_pylist() == ["rejected", "kept"]
+        assert out["id"].to_pylist() == [whole["id"]]
+
+
+def test_targets_are_not_added_across_a_split():
+    steps = [*RECIPE["steps"], {"split": {"near_duplicates": False}}]
+    for action, fault in (("negatives", None), ("reject", None), ("add", "'split' is there")):
+        changed = [*steps, {"filter": {"op": "false_negatives", "action": action}}]
+        if fault is None:
+            recipe.check({**RECIPE, "steps": changed})
+        else:
+            with pytest.raises(RecipeError, match=fault):
+                recipe.check({**RECIPE, "steps": changed})
+
+
+def test_what_two_spaces_find_stands_side_by_side():
+    columns = [
+        FalseNegatives(FalseNegativesSettings(by="target", space=space)).column
+        for space in ("image", "structure")
+    ]
+    assert columns == ["false_negatives_target_image", "false_negatives_target_structure"]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000))
+def test_items_whose_vector_has_no_value_take_nobodys_place(seed):
+    draw = np.random.default_rng(seed)
+    vectors = draw.normal(size=(25, 3)).astype(np.float32)
+    lost = draw.choice(25, 8, replace=False)
+    vectors[lost] = np.nan
+    space = Space(np.array([f"{n:02}" for n in range(25)], "S"), vectors)
+    (query,) = queries = draw.normal(size=(1, 3))
+    cosines = vectors @ query / np.linalg.norm(query) / np.linalg.norm(vectors, axis=1)
+    order = sorted(set(range(25)) - set(lost.tolist()), key=lambda n: -cosines[n])
+    assert [row for row, _ in nearest(space, queries, 6, [[]])[0]] == order[:6]

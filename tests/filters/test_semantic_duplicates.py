@@ -194,3 +194,8 @@ def test_a_changed_threshold_measures_nothing_and_other_items_do(tmp_path: Path)
     run = datagen.load(str(out))
     of = set(run.table("semantic_duplicates")["semantic_duplicate_of_caption"].to_pylist())
     assert of - {None} <= set(run.items()["id"].to_pylist())
+
+
+def test_a_bound_below_zero_which_the_first_of_a_cluster_would_not_pass_is_refused() -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        operator(high=-0.1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import queries
 from pydantic import ValidationError
 
-from datagen import registry, schema
+from datagen import ranks, registry, schema
 from datagen.filters.shortcut import Shortcut, ShortcutSettings
+from datagen.space import Space
 from datagen.step import Context
 
 
@@ -121,3 +124,17 @@ def test_it_is_found_by_its_name_and_says_what_it_reads() -> None:
 def test_what_cannot_be_rejected_is_told(reject: list[str]) -> None:
     with pytest.raises(ValidationError):
         ShortcutSettings(space="x", reject=reject)  # type: ignore[arg-type]
+
+
+def test_a_target_whose_vector_has_no_value_fails_and_is_not_the_first(tmp_path: Path) -> None:
+    context = queries.world(tmp_path)
+    space = context.space("image")
+    vectors = np.array(space.vectors)
+    vectors[1] = np.nan
+    Space.write(str(tmp_path), [str(name, "ascii") for name in space.ids], vectors)
+    table = queries.triplets([(["i000"], ["i001"], "a change"), (["i001"], ["i002"], "a change")])
+    scores = queries.measured(opened(context), table)
+    assert scores["rule"].to_pylist() == ["no_vector"] * 2
+    with np.errstate(invalid="ignore"):
+        place = ranks.ranks(context.space("image"), vectors[:1], [[1]], [[]])
+    assert place.tolist() == [queries.ITEMS - 2 + 1]
