@@ -13,8 +13,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .PHONY: demo test lint types tests format clean
 
-demo: $(VENV)/.core
+demo: $(VENV)/.models
 	$(BIN)/datagen run demo --out runs/demo
+	$(BIN)/datagen audit runs/demo
 
 test: lint types tests
 
@@ -45,10 +46,10 @@ $(BIN)/python:
 	    "name another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e .
+$(VENV)/.models: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[models]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/.core
+	@touch $@ $(VENV)/.models
