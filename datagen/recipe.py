@@ -290,6 +290,9 @@ def _typed(
         for need in _absent(operator.needs(level), have):
             faults.append(f"{where}: {_need_fault(need, have)}")
             sound = False
+        for late in sorted(operator.before & have):
+            faults.append(f"{where}: '{late}' is there already; put this step before what gives it")
+            sound = False
         resources = _resources(operator, draft.resources, where, faults)
         after = operator.result or level
         steps.append(Step(draft.id, draft.kind, draft.op, operator, level, after, resources))

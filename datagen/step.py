@@ -108,6 +108,8 @@ class Operator(ABC, Generic[S]):
     levels: ClassVar[tuple[Level, ...]] = ("items",)
     #: The level of the table that it leaves behind; None: the same.
     result: ClassVar[Level | None] = None
+    #: Columns that must not be there yet: what they hold hangs on what this step changes.
+    before: ClassVar[frozenset[str]] = frozenset()
     #: Packages beyond the core, as (importable name, extra of datagen that brings it).
     requires: ClassVar[tuple[tuple[str, str], ...]] = ()
 

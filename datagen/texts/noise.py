@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
 from datagen import schema
@@ -77,13 +78,15 @@ class Noise(TableOperator[NoiseSettings]):
     of a smaller share are among those of a larger one, spoiled in the same way.
 
     What a row gets is never what it had, equal in caption or in text, another text of its pair,
-    or an item that stands on its other side. ``partial`` exchanges a word that the evidence names
+    or an item that stands on its other side. Rows that an earlier step spoiled stay as they are.
+    ``partial`` exchanges a word that the evidence names
     as added for another that changes take the place of one another in this run, or for another
     value of the same label. Put the step after the text step, before negatives and the split.
     """
 
     Settings = NoiseSettings
     levels = ("triplets",)
+    before = frozenset({"negatives", "split"})
 
     def needs(self, level: Level) -> set[str]:
         return {"pairs", "modification"}
@@ -91,7 +94,7 @@ class Noise(TableOperator[NoiseSettings]):
     def __call__(self, tables: Tables, context: Context, parallel: Parallel = serial) -> Result:
         """Spoil the rows. Raises DatagenError after a negatives or split step."""
         rows = tables.rows
-        late = [name for name in ("negatives", "split") if name in rows.column_names]
+        late = [name for name in sorted(self.before) if name in rows.column_names]
         if late:
             raise DatagenError(
                 f"noise: the rows have {' and '.join(late)} already, chosen for what the noise "
@@ -99,8 +102,10 @@ class Noise(TableOperator[NoiseSettings]):
             )
         seed = context.seed if self.settings.seed is None else self.settings.seed
         ids = rows["id"].to_pylist()
+        noisy = _noisy(rows["evidence"])
         order = sorted(
-            range(len(ids)), key=lambda at: schema.content_id("noise", str(seed), ids[at])
+            (at for at in range(len(ids)) if at not in noisy),
+            key=lambda at: schema.content_id("noise", str(seed), ids[at]),
         )
         asked, lacking = self._exchanges(rows, ids, order, seed)
         words, impossible = self._wrong_words(rows, tables.items, order, seed)
@@ -114,6 +119,8 @@ class Noise(TableOperator[NoiseSettings]):
             for kind in (*self.settings.kinds, PARTIAL)
         }
         notes: dict[str, Any] = {"rows": len(ids), "noise": {k: n for k, n in counts.items() if n}}
+        if noisy:
+            notes["noisy_already"] = len(noisy)
         if lacking:
             notes["nothing_else_to_give"] = lacking
         if impossible:
@@ -143,11 +150,11 @@ class Noise(TableOperator[NoiseSettings]):
         self, rows: pa.Table, items: pa.Table, order: list[int], seed: int
     ) -> tuple[dict[int, tuple[str, str]], dict[str, Any]]:
         """Row: (``partial``, its new text); and what is to be said of rows passed over."""
-        wanted = _count(self.settings.partial, len(order))
+        wanted = _count(self.settings.partial, rows.num_rows)
         if not wanted:
             return {}, {}
         spoiler = Spoiler(rows["evidence"], items)
-        first = _count(self.settings.share, len(order))
+        first = _count(self.settings.share, rows.num_rows)
         found: dict[int, tuple[str, str]] = {}
         passed = 0
         example: str | None = None
@@ -270,6 +277,15 @@ def _read(rows: pa.Table, order: list[int]) -> Iterator[tuple[int, dict[str, Any
 
 def _batches(places: list[int], size: int) -> list[list[int]]:
     return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def _noisy(evidence: pa.ChunkedArray) -> set[int]:
+    """Rows that were spoiled before."""
+    changes = pc.struct_field(evidence, "changes").combine_chunks()
+    fields = pc.struct_field(pc.list_flatten(changes), "field")
+    parents = pc.list_parent_indices(changes)
+    found: list[int] = parents.filter(pc.equal(fields, FIELD)).to_pylist()
+    return set(found)
 
 
 def _count(share: float, rows: int) -> int:

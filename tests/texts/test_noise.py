@@ -255,6 +255,30 @@ def test_an_item_is_not_exchanged_for_one_with_its_caption_or_from_the_other_sid
     assert not changed(result)
 
 
+def test_a_second_step_leaves_spoiled_rows_as_they_are():
+    clean = world(90)
+    once = spoiled(clean, share=0.4, kinds=("text",), partial=0.2)
+    again = Noise(NoiseSettings(share=0.8))(
+        Tables(clean.items, once.rows, "triplets"), Context("noise_2", seed=8)
+    )
+    count = once.rows.num_rows
+    before = {row["id"]: row for row in changed(once)}
+    assert again.notes["noisy_already"] == len(before) == round(0.4 * count) + round(0.2 * count)
+    after = {row["id"]: row for row in again.rows.to_pylist()}
+    assert all(after[name] == row for name, row in before.items())
+    assert {len(told(row)) for row in after.values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("step", "late"),
+    [({"split": {"near_duplicates": False}}, "split"), ({"negatives": {"mined": 0}}, "negatives")],
+)
+def test_noise_after_negatives_or_split_is_a_fault_of_the_recipe(step, late):
+    steps = [*RECIPE["steps"][:2], step, {"text": {"op": "noise"}}]
+    with pytest.raises(RecipeError, match=rf"steps\.noise: '{late}' is there already"):
+        recipe.check({**RECIPE, "steps": steps})
+
+
 def test_noise_after_negatives_is_refused_in_a_line():
     tables = world(10)
     rows = tables.rows.append_column(schema.NEGATIVES, pa.nulls(10, schema.NEGATIVES.type))
