@@ -20,13 +20,15 @@ Array = np.ndarray[Any, Any]
 Values = frozenset[str]
 Labels = dict[str, Values]
 
-#: Words that say that what follows was there before; up to the next of _NEXT.
+#: Words that say that what follows was there before, up to the next of _NEXT. ``never``: that it
+#: is not there, where ``from`` and the like may only tell which thing is meant.
 _GONE = re.compile(
-    r"\b(?:instead of|rather than|in place of|no longer|without|isn't|not|from|remove|"
-    r"replace|replaces|swap|swaps|exchange|substitute)\b"
+    r"\b(?:(?:(?P<never>no longer|without|isn't|not|remove)|instead of|rather than|in place of)"
+    r"(?: (?:for|with|in|to))?|from|replace|replaces|swap|swaps|exchange|substitute)\b"
 )
 _NEXT = re.compile(r"\b(?:to|into|with|for|by|but|and|then)\b|[,.;→]")
 _WORD = re.compile(r"[^\W_]+")
+NEVER, BEFORE = "never", "before"
 #: A label tells items apart by kind only where values are shared: names and numbers of articles
 #: stand once each. At least this share of its items has a value that another item has too.
 _SHARED = 0.5
@@ -56,6 +58,9 @@ class _Told:
     untrue: set[str] = field(default_factory=set)
     #: Values that are named as gone and that the target has.
     backwards: set[str] = field(default_factory=set)
+    #: What is asked for and neither has; values of the target alone that are named as gone.
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    refused: set[tuple[str, str]] = field(default_factory=set)
     #: Whether some value of the reference alone is named, and not as gone.
     stays: bool = False
 
@@ -121,40 +126,48 @@ class LabelJudge:
 
     # --- what a text names ----------------------------------------------------------------------
 
-    def _mentions(self, text: str) -> list[tuple[tuple[str, ...], bool]]:
-        """Values named in ``text`` as words, longest first where they overlap; and whether each
-        is said to be gone."""
-        found: list[tuple[tuple[str, ...], bool]] = []
-        for clause, gone in _clauses(text):
-            told = words(clause)
-            at = 0
-            while at < len(told):
-                for size in range(min(self._most_words, len(told) - at), 0, -1):
-                    if told[at : at + size] in self._names:
-                        found.append((told[at : at + size], gone))
-                        at += size - 1
-                        break
-                at += 1
+    def _mentions(self, clause: str) -> list[tuple[str, ...]]:
+        """Values named in ``clause`` as words, longest first where they overlap."""
+        found: list[tuple[str, ...]] = []
+        told = words(clause)
+        at = 0
+        while at < len(told):
+            for size in range(min(self._most_words, len(told) - at), 0, -1):
+                if told[at : at + size] in self._names:
+                    found.append(told[at : at + size])
+                    at += size - 1
+                    break
+            at += 1
         return found
 
     def _told(self, row: Row, text: str, reference: Labels, target: Labels) -> _Told:
         told = _Told()
         members = (*row["references"], *row["targets"])
         captions = [" ".join(("", *words(m["caption"] or ""), "")) for m in members]
-        for name, gone in self._mentions(text):
-            new = {(k, v) for k, v in self._names[name] if v in target[k] - reference[k]}
-            old = {(k, v) for k, v in self._names[name] if v in reference[k] - target[k]}
-            same = {(k, v) for k, v in self._names[name] if v in reference[k] & target[k]}
-            if not (new or old or same):
-                # What both captions say only tells which thing is meant.
-                if not all(f" {' '.join(name)} " in caption for caption in captions):
-                    told.untrue.add(" ".join(name))
-            elif gone and new and not old:
-                told.backwards.add(" ".join(name))
-            told.stays |= bool(old) and not gone
-            told.new |= new
-            told.old |= old
-            told.same |= same
+        for clause, how in _clauses(text):
+            goes, stays = False, set()
+            for name in self._mentions(clause):
+                new = {(k, v) for k, v in self._names[name] if v in target[k] - reference[k]}
+                old = {(k, v) for k, v in self._names[name] if v in reference[k] - target[k]}
+                same = {(k, v) for k, v in self._names[name] if v in reference[k] & target[k]}
+                if not (new or old or same):
+                    # What both captions say only tells which thing is meant.
+                    if not all(f" {' '.join(name)} " in caption for caption in captions):
+                        told.untrue.add(" ".join(name))
+                        told.asked |= set() if how else set(self._names[name])
+                elif how and new and not old:
+                    told.backwards.add(" ".join(name))
+                    told.refused |= new
+                elif how == NEVER and same and not old:
+                    stays.add(" ".join(name))
+                goes |= bool(old)
+                told.stays |= bool(old) and not how
+                told.new |= new
+                told.old |= old
+                told.same |= same
+            # "not the red shirt" tells by "shirt" which red thing is meant.
+            if not goes:
+                told.backwards |= stays
         return told
 
     # --- judging --------------------------------------------------------------------------------
@@ -244,7 +257,7 @@ class LabelJudge:
             return None
         wanted = np.empty(len(self.keys), np.int32)
         for number, key in enumerate(self.keys):
-            comes = {v for k, v in told.new if k == key}
+            comes = {v for k, v in (told.new | told.asked) - told.refused if k == key}
             goes = {v for k, v in told.old if k == key}
             kept = reference[key] - goes
             single = key not in self._lists and len(comes) == 1
@@ -278,19 +291,20 @@ class LabelJudge:
 
 def named(text: str) -> set[str]:
     """The words of ``text`` but those that tell what was there before."""
-    return {word for clause, gone in _clauses(text) if not gone for word in words(clause)}
+    return {word for clause, how in _clauses(text) if not how for word in words(clause)}
 
 
-def _clauses(text: str) -> Iterable[tuple[str, bool]]:
-    """``text`` in pieces, and of each whether it tells what was there before."""
+def _clauses(text: str) -> Iterable[tuple[str, str]]:
+    """``text`` in pieces, and of each whether it tells what is not there (NEVER), or what was there
+    before (BEFORE); empty where neither."""
     at, lower = 0, text.casefold().replace("’", "'")
     while found := _GONE.search(lower, at):
-        yield lower[at : found.start()], False
+        yield lower[at : found.start()], ""
         after = _NEXT.search(lower, found.end())
         end = after.start() if after else len(lower)
-        yield lower[found.end() : end], True
+        yield lower[found.end() : end], NEVER if found["never"] else BEFORE
         at = end
-    yield lower[at:], False
+    yield lower[at:], ""
 
 
 def _as_text(change: Mapping[str, Any]) -> str:

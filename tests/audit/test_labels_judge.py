@@ -62,6 +62,11 @@ def test_labels_that_name_single_items_tell_nothing():
         ("the same again", None, None, None),
         ("a version for everyone instead of red", None, None, None),
         ("make the shirt red", False, False, True),
+        ("not for sports but blue", False, True, False),
+        ("not blue", False, True, False),
+        ("blue, not for casual use", False, True, False),
+        ("blue, not the red casual shirt", True, True, True),
+        ("blue instead of this casual shirt", True, True, True),
     ],
 )
 def test_a_text_is_right_where_it_names_what_the_target_has(text, right, complete, minimal):
@@ -106,6 +111,23 @@ def test_answers_are_the_items_with_the_told_labels(reference, target, whole):
     assert judged.right
     assert judged.complete is (told == keys)
     assert JUDGE.best(query) is (SHOP[target]["id"] in brute)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("make it green", ("Green", "Shirts")),
+        ("a blue dress, no longer jeans", ("Blue", "Dress")),
+        ("jeans, not blue", ("Red", "Jeans")),
+    ],
+)
+def test_what_the_target_lacks_is_asked_for_and_what_is_refused_is_not(text, asked):
+    query = row(find("Red"), find("Blue"), text)
+    wanted = {"colour": asked[0], "kind": asked[1], "usage": "Casual"}
+    brute = [one["id"] for one in SHOP if wanted.items() <= json.loads(one["labels"]).items()]
+    assert JUDGE.triplet(query).right is False
+    assert JUDGE.answers(query) == brute
+    assert JUDGE.best(query) is False
 
 
 def test_a_pair_is_judged_by_the_labels_that_its_evidence_names():
