@@ -61,7 +61,8 @@ def outlook(name: str, overrides: Iterable[str], out: str, address: str | None) 
         _free(place),
     )
     given = {one for origin in checked.sources for one in origin.source.gives("items")}
-    for planned in plan.plan(checked, place, parts):
+    places = plan.plan(checked, place, parts)
+    for planned in places:
         done = planned.done()
         state, rows = "to do", None
         if done:
@@ -88,6 +89,7 @@ def outlook(name: str, overrides: Iterable[str], out: str, address: str | None) 
     ]
     if address is None and "RAY_ADDRESS" not in os.environ:
         found.faults = fits(rows_wise, [this_machine()])
+    found.faults += plan.out_of_reach(places)
     return found
 
 

@@ -73,6 +73,16 @@ class Planned:
         return store.read_json(path) if store.exists(path) else None
 
 
+def out_of_reach(planned: Sequence[Planned], retry_failed: bool = False) -> list[str]:
+    """What steps that are not done need from elsewhere (a server) and cannot get, a line each."""
+    faults: list[str] = []
+    for place in planned:
+        done = place.done()
+        if place.step is not None and (done is None or (retry_failed and done["failed"])):
+            faults += [f"steps.{place.id}: {fault}" for fault in place.step.operator.reach()]
+    return faults
+
+
 def _settings(operator: Operator[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings that make values, and settings that only decide."""
     everything = operator.settings.model_dump(mode="json")

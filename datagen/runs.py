@@ -224,6 +224,8 @@ class _Runner:
         return self._engine
 
     def go(self) -> tuple[str, list[StepReport]]:
+        if faults := plan.out_of_reach(self.planned, self.retry_failed):
+            raise RecipeError(faults)
         self._clear()
         reports, keeper = self.reports, self.keeper
         state = State(self.out, self.recipe.seed)

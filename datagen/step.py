@@ -136,6 +136,14 @@ class Operator(ABC, Generic[S]):
         """Faults that can be seen before any row: missing files, models, extras. One line each."""
         return ()
 
+    def reach(self) -> Iterable[str]:
+        """Faults of what lies elsewhere (a server), one line each.
+
+        Asked before the run's first row, and only while the step has something left to do: a
+        finished run can be decided anew where the server is gone.
+        """
+        return ()
+
     def provenance(self, context: Context) -> dict[str, Any]:
         """The line that this step adds to the provenance of rows it makes."""
         model = getattr(self.settings, "model", None)

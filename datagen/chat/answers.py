@@ -1,0 +1,126 @@
+"""Reads the JSON object out of what a model said, and checks it against the schema.
+
+Model output is untrusted: it is bounded, parsed as JSON only, and cleaned before it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from datagen.errors import DatagenError
+from datagen.ingest import clean_caption
+
+#: Key of an answer under which its texts stand.
+TEXTS = "modifications"
+#: Characters of an answer that are read, and places in it where an object is looked for.
+MOST = 200_000
+_PLACES = 256
+#: Characters of a raw answer that a verdict shows.
+SHOWN = 500
+
+#: What reasoning models say to themselves first.
+_THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_DECODER = json.JSONDecoder(strict=False)
+
+
+class NotJson(Exception):
+    """Nothing in the answer is a JSON object, or several objects contradict each other."""
+
+
+class Shape:
+    """A JSON schema (draft 2020-12) of an object whose ``modifications`` is a list of strings.
+
+    Raises DatagenError for another schema, and for one that is none.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        import jsonschema
+        from referencing import Registry
+
+        draft = jsonschema.Draft202012Validator
+        try:
+            draft.check_schema(schema)
+        except jsonschema.SchemaError as error:
+            where = ".".join(["schema", *map(str, error.absolute_path)])
+            raise DatagenError(f"{where}: {_line(error.message)}") from error
+        texts = (schema.get("properties") or {}).get(TEXTS)
+        kind = texts.get("items") if isinstance(texts, Mapping) else None
+        good = isinstance(kind, Mapping) and kind.get("type") == "string"
+        listed = isinstance(texts, Mapping) and texts.get("type") == "array" and good
+        if schema.get("type") != "object" or not listed or TEXTS not in schema.get("required", []):
+            raise DatagenError(
+                f"schema: an object expected that requires '{TEXTS}', an array of strings"
+            )
+        self.schema = schema
+        # An empty registry: no reference of a schema is fetched from anywhere.
+        self._validator = draft(schema, registry=Registry())
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with an answer, in a line that quotes nothing of it; None: it is right."""
+        errors = sorted(
+            self._validator.iter_errors(value), key=lambda one: list(map(str, one.path))
+        )
+        if not errors:
+            return None
+        first = errors[0]
+        where = ".".join(map(str, first.absolute_path)) or "the answer"
+        return f"{where}: does not fit '{first.validator}: {_line(str(first.validator_value))}'"
+
+    def parse(self, text: str) -> tuple[dict[str, Any] | None, str | None]:
+        """The object of an answer that fits, or None and what is wrong.
+
+        Fenced blocks, and words before and after, are passed over. Raises NotJson where there is
+        no object, or where several fit and differ.
+        """
+        objects = list(_objects(_THOUGHTS.sub("", text[:MOST])))
+        if not objects:
+            raise NotJson("no JSON object in it")
+        fitting: list[dict[str, Any]] = []
+        for one in objects:
+            if self.fault(one) is None and one not in fitting:
+                fitting.append(one)
+        if len(fitting) > 1:
+            raise NotJson(f"{len(fitting)} JSON objects in it that differ")
+        return (fitting[0], None) if fitting else (None, self.fault(objects[-1]))
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """JSON objects in ``text`` that lie in no other object, in order."""
+    at = 0
+    for _ in range(_PLACES):
+        at = text.find("{", at)
+        if at < 0:
+            return
+        try:
+            value, end = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            at += 1
+            continue
+        at = end
+        if isinstance(value, dict):
+            yield value
+
+
+def texts_of(answer: Mapping[str, Any]) -> list[str]:
+    """The texts of an answer, each one line without control characters and outer quotes."""
+    found = []
+    for raw in answer[TEXTS]:
+        # Half a surrogate pair, as JSON can write it, is no text that a table can hold.
+        text = clean_caption(raw.encode("utf-8", "replace").decode("utf-8"))
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+            text = text[1:-1].strip()
+        found.append(text)
+    return found
+
+
+def shown(raw: str) -> str:
+    """A raw answer for the detail of a verdict: one line, bounded."""
+    text = clean_caption(raw[: 4 * SHOWN].encode("utf-8", "replace").decode("utf-8"))
+    return text if len(text) <= SHOWN and len(raw) <= 4 * SHOWN else text[:SHOWN] + "…"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]

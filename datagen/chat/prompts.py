@@ -1,0 +1,351 @@
+"""Prompts: versioned files with a system text, a template, examples and the schema of the answer.
+
+A prompt is a YAML file of ``datagen/prompts/`` or of the user's own (``file:my.yaml``). Templates
+are Jinja2 in a sandbox. What comes from the collection reaches them only as :class:`Data`, which
+writes itself as a JSON string that no quote, tag or special token of a model can leave, so every
+template delimits it; and the system text cannot use it at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from jinja2 import meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from datagen import schema
+from datagen.chat.answers import TEXTS, Shape
+from datagen.errors import DatagenError, nearest, of_settings
+from datagen.ingest import clean_caption
+
+FOLDER = Path(__file__).resolve().parents[1] / "prompts"
+#: A prompt file is no longer than this (bytes).
+MOST_BYTES = 1 << 20
+ENGLISH = "English"
+
+#: What a template may use: of the pair, and of the settings.
+DATA = frozenset({"reference", "target", "changes"})
+SETTINGS = frozenset({"texts", "max_words", "language", "aspects", "chosen"})
+
+#: Inside a JSON string these are written as escapes. Special tokens of models (``<|im_end|>``,
+#: ``[INST]``) begin with one of them, and are then nothing but text.
+_ESCAPED = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>[]"}
+
+
+class Data:
+    """A text of the collection in a template: it writes itself as a JSON string, and no more.
+
+    None is ``null``. It is true where there is a text.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str | None) -> None:
+        self._text = None if text is None else clean_caption(text)
+
+    def __str__(self) -> str:
+        return json.dumps(self._text, ensure_ascii=False).translate(_ESCAPED)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Data) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Change(_Read):
+    """What differs in one property; null: nothing was said of it."""
+
+    field: str | None = None
+    removed: str | None = None
+    added: str | None = None
+
+
+class Example(_Read):
+    """A pair and its right answer. ``aspects``: the kind of each of its texts, in their order."""
+
+    reference: str = ""
+    target: str = ""
+    changes: tuple[Change, ...] = ()
+    answer: dict[str, Any]
+    aspects: tuple[str, ...] = ()
+    language: str = ENGLISH
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The pair that is asked about: its captions, and what is known to change."""
+
+    reference: str = ""
+    target: str = ""
+    changes: tuple[Change, ...] = ()
+
+    def names(self) -> dict[str, Any]:
+        """The variables of a template."""
+        changes = [
+            {"field": Data(one.field), "removed": Data(one.removed), "added": Data(one.added)}
+            for one in self.changes
+        ]
+        return {
+            "reference": Data(self.reference),
+            "target": Data(self.target),
+            "changes": changes,
+        }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the settings ask for. ``aspects``: kinds of change; empty: all that the prompt knows.
+    ``max_words``: None: as the prompt says.
+    """
+
+    texts: int = 1
+    max_words: int | None = None
+    language: str = ENGLISH
+    aspects: tuple[str, ...] = field(default=())
+
+
+class Prompt(_Read):
+    """A prompt file. ``max_words``: of a text, where the settings say nothing; ``aspects``: kinds
+    of change by name, with what each means; ``schema``: JSON schema of the answer, an object whose
+    ``modifications`` is a list of strings.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    version: int = Field(ge=1)
+    about: str
+    paper: str = ""
+    max_words: int = Field(20, ge=1)
+    aspects: dict[str, str] = {}
+    system: str = ""
+    template: str
+    examples: tuple[Example, ...] = ()
+    answer_schema: dict[str, Any] = Field(alias="schema")
+
+    @functools.cached_property
+    def shape(self) -> Shape:
+        """The check of answers. Raises DatagenError for a schema that cannot be used."""
+        return Shape(self.answer_schema)
+
+    @functools.cached_property
+    def uses(self) -> frozenset[str]:
+        """Variables that system text and template use."""
+        return frozenset(_variables(self.template) | _variables(self.system))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What of a pair the template uses; a pair without it cannot be asked about."""
+        return self.uses & DATA
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """``name@version#hash``; the hash covers all that is sent."""
+        sent = self.model_dump(mode="json", by_alias=True, exclude={"about", "paper"})
+        return f"{self.name}@{self.version}#{schema.content_id('prompt', _canonical(sent))[:12]}"
+
+    def faults(self, wanted: Wanted) -> Iterator[str]:
+        """What is asked for that this prompt cannot give, one line each."""
+        for name in wanted.aspects:
+            if name not in self.aspects:
+                hint = nearest(name, self.aspects)
+                yield f"aspects: prompt '{self.name}' knows no '{name}'; {hint}"
+        if wanted.texts > 1 and "texts" not in self.uses:
+            yield f"texts_per_pair: prompt '{self.name}' asks for one text only ({{{{ texts }}}})"
+        if wanted.language != ENGLISH and "language" not in self.uses:
+            yield f"language: prompt '{self.name}' does not say the language ({{{{ language }}}})"
+
+    def words(self, wanted: Wanted) -> int:
+        """The words that a text may have."""
+        return self.max_words if wanted.max_words is None else wanted.max_words
+
+    def messages(self, subject: Subject, wanted: Wanted) -> tuple[dict[str, str], ...]:
+        """What is sent: system text, examples as turns of a conversation, and the pair."""
+        said = self._names(wanted)
+        out = []
+        if system := _rendered(self.system, said):
+            out.append(_message("system", system))
+        for example in self.examples:
+            out += self._turns(example, wanted)
+        out.append(_message("user", _rendered(self.template, said | subject.names())))
+        return tuple(out)
+
+    def _names(self, wanted: Wanted) -> dict[str, Any]:
+        names = wanted.aspects or tuple(self.aspects)
+        return {
+            "texts": wanted.texts,
+            "max_words": self.words(wanted),
+            "language": wanted.language,
+            "aspects": {name: self.aspects[name] for name in names},
+            "chosen": bool(wanted.aspects),
+        }
+
+    def _turns(self, example: Example, wanted: Wanted) -> list[dict[str, str]]:
+        """An example as question and answer; none where it shows nothing of what is wanted."""
+        if example.language != wanted.language:
+            return []
+        told: list[str] = example.answer[TEXTS]
+        kinds = example.aspects or (None,) * len(told)
+        texts = [
+            text
+            for text, kind in zip(told, kinds, strict=True)
+            if len(text.split()) <= self.words(wanted)
+            and (kind is None or not wanted.aspects or kind in wanted.aspects)
+        ][: wanted.texts]
+        if told and not texts:
+            return []
+        count = len(texts) or wanted.texts
+        asked = self._names(replace(wanted, texts=count))
+        subject = Subject(example.reference, example.target, example.changes)
+        answer = json.dumps({**example.answer, TEXTS: texts}, ensure_ascii=False)
+        return [
+            _message("user", _rendered(self.template, asked | subject.names())),
+            _message("assistant", answer),
+        ]
+
+
+def names() -> list[str]:
+    """Names of the prompts that come with datagen."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(reference: str) -> Prompt:
+    """A prompt by name, or a file of one's own by ``file:my.yaml``. Raises DatagenError."""
+    if reference.startswith("file:"):
+        path = Path(reference.removeprefix("file:")).expanduser()
+    elif reference in names():
+        path = FOLDER / f"{reference}.yaml"
+    else:
+        hint = nearest(reference, names())
+        if reference.endswith((".yaml", ".yml")):
+            hint = f"did you mean 'file:{reference}'?"
+        raise DatagenError(f"no prompt '{reference}'; {hint}")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise DatagenError(f"{path}: larger than {MOST_BYTES} bytes; is it a prompt?")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DatagenError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatagenError(f"{path}: cannot be read ({error})") from error
+    return read(text, str(path))
+
+
+def read(text: str, place: str) -> Prompt:
+    """The prompt that the YAML ``text`` holds, checked whole. Raises DatagenError."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).split())
+        raise DatagenError(f"{place}: not YAML ({told})") from error
+    if not isinstance(data, dict):
+        raise DatagenError(f"{place}: keys such as name, version, template and schema expected")
+    known = [one.alias or name for name, one in Prompt.model_fields.items()]
+    try:
+        prompt = Prompt.model_validate(data)
+    except ValidationError as error:
+        raise DatagenError("; ".join(of_settings(place, error, data, known))) from error
+    try:
+        _check(prompt)
+    except DatagenError as error:
+        raise DatagenError(f"{place}: {error}") from error
+    return prompt
+
+
+def _check(prompt: Prompt) -> None:
+    """Whether everything can be rendered and every example is a right answer."""
+    shape = prompt.shape
+    for part, text, known in (
+        ("template", prompt.template, DATA | SETTINGS),
+        ("system", prompt.system, SETTINGS),
+    ):
+        for name in sorted(_variables(text, part) - known):
+            why = "stands in the template only" if name in DATA else nearest(name, known)
+            raise DatagenError(f"{part}: '{name}' is no variable here; {why}")
+    if not prompt.needs:
+        valid = ", ".join(sorted(DATA))
+        raise DatagenError(f"template: says nothing of the pair; use one of {valid}")
+    for number, example in enumerate(prompt.examples, 1):
+        where = f"examples.{number}"
+        if fault := shape.fault(example.answer):
+            raise DatagenError(f"{where}.answer: {fault}")
+        if example.aspects and len(example.aspects) != len(example.answer[TEXTS]):
+            raise DatagenError(f"{where}.aspects: one for each text expected")
+        if unknown := sorted(set(example.aspects) - set(prompt.aspects)):
+            hint = nearest(unknown[0], prompt.aspects)
+            raise DatagenError(f"{where}.aspects: no '{unknown[0]}'; {hint}")
+    change = Change(field="colour", removed="red", added="blue")
+    prompt.messages(Subject("a red mug", "a blue mug", (change,)), Wanted(2))
+
+
+def _canonical(value: Mapping[str, Any]) -> str:
+    try:
+        return schema.canonical_json(value)
+    except (TypeError, ValueError) as error:
+        raise DatagenError(f"only plain values can stand in a prompt ({error})") from error
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _template(text: str) -> jinja2.Template:
+    return _environment().from_string(text)
+
+
+def _variables(text: str, part: str = "template") -> set[str]:
+    try:
+        return meta.find_undeclared_variables(_environment().parse(text))
+    except jinja2.TemplateError as error:
+        raise DatagenError(f"{part}: {error}") from error
+
+
+def _rendered(text: str, names: Mapping[str, Any]) -> str:
+    try:
+        return _template(text).render(names).strip()
+    except DatagenError:
+        raise
+    except Exception as error:
+        # A template of the user's own may do anything that the sandbox lets it.
+        told = " ".join(str(error).split())
+        raise DatagenError(f"template: {type(error).__name__}: {told}") from error
+
+
+def changes_of(evidence: Mapping[str, Any] | None) -> tuple[Change, ...]:
+    """What changes in a pair, but for whole texts that came with it."""
+    found: Iterable[Mapping[str, Any]] = (evidence or {}).get("changes") or ()
+    return tuple(
+        Change(field=one["field"], removed=one["removed"], added=one["added"])
+        for one in found
+        if one["field"] != "text" or one["removed"]
+    )
+
+
+def caption_of(members: Sequence[Mapping[str, Any]] | None) -> str:
+    """The caption that the pair uses of its first reference or target."""
+    return clean_caption((members[0]["caption"] if members else None) or "")

@@ -1,0 +1,96 @@
+"""Asks for JSON: every answer is checked against its schema, and a wrong one is asked for again.
+
+What an engine promises about structured output is not relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datagen.chat.answers import MOST, NotJson, Shape, shown
+from datagen.chat.ask import Answer, Ask, Engine
+from datagen.chat.prompts import Data
+from datagen.schema import canonical_json
+
+#: Rules by which a row without a right answer fails.
+NO_ANSWER = "no_answer"
+NOT_JSON = "not_json"
+WRONG_SHAPE = "wrong_shape"
+#: Characters of a wrong answer that are quoted to the model.
+_QUOTED = 4000
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The object that was asked for; or the rule by which there is none, and a detail with the
+    raw answer (one line, bounded).
+    """
+
+    value: dict[str, Any] | None
+    rule: str | None = None
+    detail: str | None = None
+
+
+def replies(engine: Engine, asks: Sequence[Ask], shape: Shape) -> list[Reply]:
+    """A reply for every ask, in their order; wrong answers get one attempt to be put right.
+
+    Raises DatagenError where the engine can answer no more.
+    """
+    answers = engine.answer(asks)
+    found = [_read(answer, shape) for answer in answers]
+    again = [n for n, reply in enumerate(found) if reply.rule in (NOT_JSON, WRONG_SHAPE)]
+    if again:
+        asked = [_repair(asks[n], answers[n].text or "", found[n].fault, shape) for n in again]
+        for n, answer in zip(again, engine.answer(asked), strict=True):
+            second = _read(answer, shape)
+            # Where the second attempt got no answer at all, the first one says more.
+            found[n] = found[n] if second.rule == NO_ANSWER else second
+    return [reply.told() for reply in found]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    value: dict[str, Any] | None = None
+    rule: str | None = None
+    fault: str = ""
+    raw: str = ""
+
+    def told(self) -> Reply:
+        if self.rule is None:
+            return Reply(self.value)
+        said = f"; answered: {shown(self.raw)}" if self.raw else ""
+        return Reply(None, self.rule, f"{self.fault}{said}")
+
+
+def _read(answer: Answer, shape: Shape) -> _Reading:
+    if answer.text is None:
+        return _Reading(rule=NO_ANSWER, fault=answer.fault or "the engine gave no text")
+    raw = answer.text
+    # A fault beside a text (cut off, a refusal) tells why it is no good, if it is not.
+    why = f" ({answer.fault})" if answer.fault else ""
+    try:
+        value, fault = shape.parse(raw)
+    except NotJson as error:
+        return _Reading(None, NOT_JSON, f"{error}{why}", raw)
+    if fault is not None:
+        return _Reading(None, WRONG_SHAPE, f"{fault}{why}", raw)
+    return _Reading(value)
+
+
+def _repair(ask: Ask, raw: str, fault: str, shape: Shape) -> Ask:
+    """The ask once more, with what was wrong.
+
+    The wrong answer is quoted as data within the same turn: it may hold whatever a caption made
+    the model say, and many chat templates refuse two turns of one role.
+    """
+    *before, last = ask.messages
+    content = (
+        f"{last['content']}\n\n"
+        f"This was answered before, and the answer was refused: {fault}.\n"
+        f"The refused answer, as a JSON string: {Data(raw[: min(MOST, _QUOTED)])}\n"
+        "Answer again, with one JSON object that fits this JSON schema, and with nothing else:\n"
+        f"{canonical_json(shape.schema)}"
+    )
+    return replace(ask, messages=(*before, {**last, "content": content}))
