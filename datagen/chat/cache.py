@@ -1,0 +1,384 @@
+"""Answers that are kept by what was asked, shared between runs and workers.
+
+A folder of files, one for every writer, each line one answer: its key, a checksum, and JSON. A
+line is handed to the operating system whole, in the moment when the answer is there, so a killed
+process loses none; a line that was cut or damaged is skipped and counted. Nobody writes another's
+file, so workers of several machines may share a folder on a network disk, and see each other's
+answers after :data:`EVERY` seconds. In an object store, where nothing can be appended, a writer
+puts a file of its own there every :data:`EVERY` seconds; a killed one loses what it had since.
+
+The files hold answers and no questions. The folder may be deleted at any time: what is needed
+again is asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import IO, Any
+
+import numpy as np
+
+from datagen import store
+from datagen.chat.ask import KEY_BYTES, Answer, Ask, Each, Engine
+from datagen.errors import DatagenError
+
+#: Seconds between two looks at what others wrote, and between two files in an object store.
+EVERY = 5.0
+#: Bytes of the longest line: longer ones are damage.
+MOST = 32 << 20
+_KEY = 2 * KEY_BYTES
+_HEAD = _KEY + 10  # key, space, checksum of 8 digits, space
+
+_Place = tuple[int, int, int]  # number of the file, first byte, bytes
+
+
+def default_folder() -> str:
+    """``$DATAGEN_ANSWERS``, or ``datagen/answers`` in the user's folder of caches."""
+    top = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    return os.environ.get("DATAGEN_ANSWERS") or os.path.join(top, "datagen", "answers")
+
+
+def _line(key: str, answer: Answer) -> bytes:
+    known = {"text": answer.text, "fault": answer.fault}
+    counts = {"tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out}
+    # ASCII alone: no character of an answer can be taken for the end of a line.
+    body = json.dumps(known | counts, separators=(",", ":")).encode("ascii")
+    check = zlib.crc32(key.encode("ascii") + body)
+    return b"%s %08x %s\n" % (key.encode("ascii"), check, body)
+
+
+def _parse(line: bytes) -> tuple[str, Answer] | None:
+    """Key and answer of a whole line; None for a damaged one."""
+    if not _sound(line):
+        return None
+    try:
+        found = json.loads(line[_HEAD:])
+        text, fault = found["text"], found["fault"]
+        counts = (int(found["tokens_in"]), int(found["tokens_out"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(text, str) or not isinstance(fault, (str, type(None))):
+        return None
+    return line[:_KEY].decode("ascii"), Answer(text, fault, *counts, cached=True)
+
+
+def _sound(line: bytes) -> bool:
+    key, head, body = line[:_KEY], line[_KEY:_HEAD], line[_HEAD:-1]
+    if line[-1:] != b"\n" or head != b" %08x " % zlib.crc32(key + body):
+        return False
+    return all(c in b"0123456789abcdef" for c in key)
+
+
+def _hash(key: bytes | str) -> int:
+    """The first 64 bits of a key, which the index goes by."""
+    return int(key[:16], 16)
+
+
+class _Index:
+    """Where lines lie, by hash: sorted arrays (32 bytes an answer), a dictionary of the last."""
+
+    def __init__(self) -> None:
+        self.hashes = np.empty(0, np.uint64)
+        self.places = np.empty((0, 3), np.int64)
+        self.recent: dict[int, list[_Place]] = {}
+        self.count = 0
+
+    def add(self, hashed: int, place: _Place) -> None:
+        self.recent.setdefault(hashed, []).append(place)
+        self.count += 1
+        if len(self.recent) >= 100_000:
+            self._merge()
+
+    def _merge(self) -> None:
+        flat = [(h, place) for h, places in self.recent.items() for place in places]
+        hashes = np.concatenate([self.hashes, np.array([h for h, _ in flat], np.uint64)])
+        places = np.concatenate([self.places, np.array([p for _, p in flat], np.int64)])
+        order = np.argsort(hashes, kind="stable")
+        self.hashes, self.places = hashes[order], places[order]
+        self.recent = {}
+
+    def find(self, hashed: int) -> list[_Place]:
+        first, last = (
+            int(np.searchsorted(self.hashes, np.uint64(hashed), side=side))
+            for side in ("left", "right")
+        )
+        old = [(int(a), int(b), int(c)) for a, b, c in self.places[first:last]]
+        return old + self.recent.get(hashed, [])
+
+
+class Cache:
+    """Answers in ``folder`` (any path of datagen.store); safe to use from several threads.
+
+    damaged: lines that were skipped since ``open``.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        folder = folder or default_folder()
+        self.folder = store.local_path(folder) if store.is_local(folder) else folder
+        self.damaged = 0
+        self._lock = threading.RLock()
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+
+    def _forget(self) -> None:
+        self._index = _Index()
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self._read_to: dict[str, int] = {}
+        self._looked = float("-inf")
+        self._own: int | None = None
+        self._own_name = ""
+        self._waiting: list[bytes] = []
+        self._since = 0.0
+
+    def __len__(self) -> int:
+        """Answers that are known here, those that two writers had at once counted twice."""
+        return self._index.count
+
+    def open(self) -> None:
+        """Read what there is. Raises DatagenError where the folder cannot be made or read."""
+        with self._lock:
+            if store.is_local(self.folder):
+                try:
+                    os.makedirs(self.folder, mode=0o700, exist_ok=True)
+                except OSError as error:
+                    raise self._explained(error) from error
+            self._look()
+
+    def close(self) -> None:
+        """Write what is still to be written, and let go of the files."""
+        with self._lock:
+            self._flush()
+            if self._own is not None:
+                os.close(self._own)
+            self._forget()
+
+    # ------------------------------------------------------------ reading
+
+    def get(self, keys: Sequence[str]) -> list[Answer | None]:
+        """The answer of every key, None where there is none.
+
+        Of several answers to one ask the first in the order of their bytes is taken, whichever
+        file it lies in.
+        """
+        with self._lock:
+            if time.monotonic() - self._looked >= EVERY:
+                self._look()
+            return [self._get(key) for key in keys]
+
+    def _get(self, key: str) -> Answer | None:
+        lines = [self._at(place) for place in self._index.find(_hash(key))]
+        for line in sorted(line for line in lines if line[:_KEY] == key.encode("ascii")):
+            parsed = _parse(line)
+            if parsed is not None:
+                return parsed[1]
+        return None
+
+    def _at(self, place: _Place) -> bytes:
+        number, first, size = place
+        try:
+            return store.read_bytes(store.join(self.folder, self._names[number]), first, size)
+        except FileNotFoundError:
+            return b""  # the folder was emptied meanwhile
+
+    def _look(self) -> None:
+        """Index what was written since the last look."""
+        self._looked = time.monotonic()
+        for name, size in self._sizes():
+            if name == self._own_name or size <= self._seen.get(name, 0):
+                continue
+            try:
+                self._read_to[name] = self._index_file(name, self._read_to.get(name, 0))
+                self._seen[name] = size
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise self._explained(error) from error
+
+    def _sizes(self) -> Iterator[tuple[str, int]]:
+        for name in store.names(self.folder):
+            if name.startswith("answers-") and name.endswith(".jsonl"):
+                try:
+                    # Files of an object store never grow: one look at each is enough.
+                    far = not store.is_local(self.folder) and name in self._seen
+                    yield name, 0 if far else store.size(store.join(self.folder, name))
+                except FileNotFoundError:
+                    continue
+
+    def _index_file(self, name: str, start: int) -> int:
+        """Index the whole lines of a file from ``start``; where the last of them ends."""
+        fs, inner = store.filesystem(store.join(self.folder, name))
+        number = self._number(name)
+        with fs.open(inner, "rb") as file:
+            file.seek(start)
+            for line in _lines(file):
+                if line is None:
+                    break  # another writer is at it, or was killed there
+                if _sound(line[0]):
+                    self._index.add(_hash(line[0]), (number, start, line[1]))
+                else:
+                    self.damaged += 1
+                start += line[1]
+        return start
+
+    def _number(self, name: str) -> int:
+        if name not in self._numbers:
+            self._numbers[name] = len(self._names)
+            self._names.append(name)
+        return self._numbers[name]
+
+    # ------------------------------------------------------------ writing
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Keep an answer that has a text; others are not kept, and asked again.
+
+        Raises DatagenError where the disk is full.
+        """
+        if not re.fullmatch(rf"[0-9a-f]{{{_KEY}}}", key):
+            raise ValueError(f"not the key of an ask: {key!r}")
+        if answer.text is None:
+            return
+        line = _line(key, answer)
+        with self._lock:
+            if store.is_local(self.folder):
+                self._append(key, line)
+                return
+            self._since = self._since if self._waiting else time.monotonic()
+            self._waiting.append(line)
+            if time.monotonic() - self._since >= EVERY:
+                self._flush()
+
+    def _append(self, key: str, line: bytes) -> None:
+        try:
+            if self._own is None:
+                self._own_name = f"answers-{uuid.uuid4().hex}.jsonl"
+                path = os.path.join(self.folder, self._own_name)
+                self._own = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+                self._read_to[self._own_name] = 0
+            start = self._read_to[self._own_name]
+            done = os.write(self._own, line)
+        except OSError as error:
+            self._leave_file()
+            raise self._explained(error) from error
+        if done < len(line):
+            # Nothing may be written behind half a line.
+            self._leave_file()
+            raise DatagenError(f"{self.folder}: the disk is full; free some space and run again")
+        self._read_to[self._own_name] = start + len(line)
+        self._index.add(_hash(key), (self._number(self._own_name), start, len(line)))
+
+    def _leave_file(self) -> None:
+        if self._own is not None:
+            os.close(self._own)
+            # What stands there is indexed already; half a line never is.
+            self._seen[self._own_name] = 1 << 62
+        self._own, self._own_name = None, ""
+
+    def flush(self) -> None:
+        """Put what waits into the object store; on a disk every answer is there already."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        name = f"answers-{uuid.uuid4().hex}.jsonl"
+        store.write_bytes(store.join(self.folder, name), b"".join(self._waiting))
+        number, start = self._number(name), 0
+        for line in self._waiting:
+            self._index.add(_hash(line), (number, start, len(line)))
+            start += len(line)
+        self._seen[name] = start
+        self._waiting = []
+
+    def _explained(self, error: OSError) -> DatagenError:
+        return DatagenError(f"answers in {store.explained(self.folder, error)}")
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int] | None]:
+    """Lines with their ends, and their bytes in the file; at last None where one has no end.
+
+    Of a line over :data:`MOST` only the beginning is held.
+    """
+    while line := file.readline(MOST):
+        size, piece = len(line), line
+        while piece[-1:] != b"\n" and len(piece) == MOST:
+            piece = file.readline(MOST)
+            size += len(piece)
+        if piece[-1:] != b"\n":
+            yield None
+            return
+        yield line, size
+
+
+class Cached:
+    """An engine that asks only what was not answered before, and keeps every answer at once.
+
+    Asks that are equal are sent once. model, revision: what keys go by; those of the engine.
+    """
+
+    def __init__(
+        self, engine: Engine, cache: Cache, model: str | None = None, revision: str | None = None
+    ) -> None:
+        self.engine = engine
+        self.cache = cache
+        self.model = engine.model if model is None else model
+        self.revision = engine.revision if revision is None else revision
+
+    def open(self) -> None:
+        self.cache.open()
+        self.engine.open()
+
+    def answer(self, asks: Sequence[Ask], each: Each | None = None) -> list[Answer]:
+        keys = [ask.key(self.model, self.revision) for ask in asks]
+        known = dict(zip(keys, self.cache.get(keys), strict=True))
+        places: dict[str, list[int]] = {}
+        for number, key in enumerate(keys):
+            answer = known[key]
+            if answer is None:
+                places.setdefault(key, []).append(number)
+            elif each is not None:
+                each(number, answer)
+        missing = list(places)
+
+        def keep(place: int, answer: Answer) -> None:
+            self.cache.put(missing[place], answer)
+            known[missing[place]] = answer
+            again = replace(answer, cached=True)
+            if each is not None:
+                first, *others = places[missing[place]]
+                each(first, answer)
+                for number in others:
+                    each(number, again)
+
+        try:
+            if missing:
+                self.engine.answer([asks[places[key][0]] for key in missing], keep)
+        finally:
+            self.cache.flush()
+        out, told = [], set()
+        for key in keys:
+            answer = known[key]
+            if answer is None:
+                raise RuntimeError("an engine told of no answer for an ask")
+            out.append(replace(answer, cached=True) if key in told else answer)
+            told.add(key)
+        return out
+
+    def close(self) -> None:
+        self.engine.close()
+        self.cache.close()
