@@ -96,6 +96,7 @@ class FalseNegatives(QueryFilter[FalseNegativesSettings]):
     ``add`` stands before the split.
     """
 
+    version = 2
     Settings = FalseNegativesSettings
     levels = ("triplets",)
     rules = frozenset({"margin", "action", "max", "max_targets"})

@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from datagen import moments, perceptual, schema
 from datagen.errors import DatagenError
 from datagen.schema import Level
+from datagen.split._hashed import hashed
 from datagen.split._sides import Graph, connected, place
 from datagen.step import (
     Context,
@@ -72,9 +73,12 @@ class ByGroupSettings(Settings):
 
 
 class ByGroup(TableOperator[ByGroupSettings]):
-    """Adds ``split``; rejects rows that cross sides, removes negatives of another side."""
+    """Adds ``split``; rejects rows that cross sides, removes negatives of another side.
 
-    version = 2
+    Items that came into the rows after ``duplicates`` measured theirs are measured here.
+    """
+
+    version = 3
     Settings = ByGroupSettings
     levels = ("pairs", "triplets")
 
@@ -92,7 +96,11 @@ class ByGroup(TableOperator[ByGroupSettings]):
     def __call__(self, tables: Tables, context: Context, parallel: Parallel = serial) -> Result:
         rows = _sorted(tables.rows)
         uses = _Uses.of(rows)
-        nodes = self._nodes(tables.items, uses.names)
+        items = tables.items
+        measured: dict[str, Any] = {}
+        if self.settings.near_duplicates:
+            items, measured = hashed(items, uses.names, parallel)
+        nodes = self._nodes(items, uses.names)
         ranks = _ranks(uses.names, nodes, context.seed)
         graph = _graph(rows, uses, nodes, ranks)
         shares = (self.settings.train, self.settings.val, self.settings.test)
@@ -103,7 +111,7 @@ class ByGroup(TableOperator[ByGroupSettings]):
         _place_negatives(sides, nodes, uses, graph, np.where(kept, low, -1))
         out, removed = _written(rows, uses, sides[nodes], low, kept)
         notes = self._notes(out, uses, sides[nodes], low[kept], len(rows), removed)
-        return Result(out, verdicts(rows["id"], rejected), notes=notes)
+        return Result(out, verdicts(rows["id"], rejected), notes=notes | measured)
 
     def _nodes(self, items: pa.Table, names: list[str]) -> Array:
         """Number of the node of each name: items that must stay together share one."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import ValidationError
 
-from datagen import colours, moments, registry, schema
+from datagen import colours, moments, perceptual, registry, schema
 from datagen.errors import DatagenError
 from datagen.filters.duplicates import Duplicates, DuplicatesSettings
 from datagen.split.by_group import ByGroup, ByGroupSettings
@@ -471,3 +474,46 @@ def test_needs_follow_the_settings() -> None:
     assert ByGroup(ByGroupSettings()).needs("triplets") == {"pairs", "items.phash"}
     bare = ByGroupSettings(near_duplicates=False, group_by="clip")
     assert ByGroup(bare).needs("triplets") == {"pairs", "items.labels"}
+
+
+def test_items_that_came_in_after_they_were_measured_are_measured_here(tmp_path: Path) -> None:
+    """A mined negative or a new target that copies an item of another row stays on its side."""
+    draw = np.random.default_rng(0)
+    known: list[Any] = []
+    for number in range(60):
+        picture = Image.fromarray(draw.integers(0, 256, (8, 8, 3), np.uint8)).resize((64, 64))
+        data = io.BytesIO()
+        picture.save(data, "PNG")
+        # Every third has a copy, which nobody measured.
+        for copy in range(2 if number % 3 == 0 else 1):
+            path = tmp_path / f"{number}-{copy}.png"
+            path.write_bytes(data.getvalue())
+            place = {"path": str(path), "offset": 0, "modality": "image"}
+            made = item(f"i{number:02d}-{copy}")
+            known.append({**made, "key": path.name, "media": place})
+            if not copy:
+                phash, grid = perceptual.signature(data.getvalue())
+                known[-1] |= {"phash": phash, "colours": grid}
+    rows = [row(n, [f"i{n:02d}-0"], [f"i{n + 1:02d}-0"]) for n in range(0, 60, 2)]
+    for n, one in enumerate(rows):
+        copied = f"i{3 * ((7 * n) % 20):02d}-1"
+        if n % 2:
+            one["targets"].append({"id": copied})
+        else:
+            one["negatives"].append({"kind": "mined", "item": {"id": copied}})
+    result = run(known, rows, train=0.5, val=0.25, test=0.25)
+    assert result.notes["hashed"] == 20
+    sides = sides_of_items(result)
+    both = [f"i{n:02d}" for n in range(0, 60, 3) if {f"i{n:02d}-{c}" for c in (0, 1)} <= set(sides)]
+    assert len(both) > 3
+    assert all(sides[f"{name}-0"] == sides[f"{name}-1"] for name in both)
+    assert len({str(where) for where in sides.values()}) == 3
+
+
+def test_items_that_cannot_be_decoded_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    place = {"path": str(tmp_path / "no.png"), "offset": 0, "modality": "image"}
+    made = [item("a", 1), {**item("b"), "key": "no.png", "media": place}]
+    notes = run(made, [row(0, ["a"], ["b"])]).notes
+    told = {name: notes[name] for name in ("hashed", "without_hash", "examples_without_hash")}
+    assert told == {"hashed": 0, "without_hash": 1, "examples_without_hash": ["no.png"]}
