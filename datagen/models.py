@@ -73,7 +73,10 @@ _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOOKS = "references look like open_clip:ARCHITECTURE/TAG, hf:org/name, file:/path or bundled:name"
 #: What a model's behaviour hangs on, in a folder of weights.
-_MODEL_FILES = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".gz", ".npz")
+_MODEL_FILES = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".gz", ".npz"),
+    ".jinja",  # templates of chats
+)
 
 
 @dataclass(frozen=True)

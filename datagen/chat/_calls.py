@@ -170,6 +170,7 @@ class Call:
             status, body, wait = await self.servers.request(place, payload)
             if status < 300:
                 answer = parse(body, ask)
+                place.good = True
                 if dialect != place.dialect and place.dialect not in place.proven:
                     place.dialect = dialect
                 # An ask without a schema or seed proves nothing of those.
@@ -182,7 +183,7 @@ class Call:
                 raise Again(f"429, {said}", busy=True, wait=seconds_of(wait))
             if status >= 500 or status in MAY_PASS:
                 raise Again(f"{status}, {said}")
-            if status in FOR_ALL or status == 429 or (status == 403 and not place.proven):
+            if status in FOR_ALL or status == 429 or (status == 403 and not place.good):
                 what = FOR_ALL.get(status, "no more is allowed")
                 raise DatagenError(f"server {place.url}: {status}, {what}: {said}")
             simpler = None

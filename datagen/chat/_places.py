@@ -35,7 +35,9 @@ class Place:
     rests_until: float = float("-inf")
     rested: float = float("-inf")
     dialect: Dialect = field(default_factory=Dialect)
-    #: The dialects that it has answered in.
+    #: It has answered before.
+    good: bool = False
+    #: The dialects that it has understood.
     proven: set[Dialect] = field(default_factory=set)
 
 

@@ -1,0 +1,282 @@
+"""A causal language model of the transformers library, in the worker itself: batched, for small
+models and for machines without a server.
+
+Asks of one batch do not see each other: every one is sampled with noise of its own seed (Gumbel
+noise on the logits, whose maximum is a draw from the softmax), and prompts are padded on the left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datagen import libraries, models
+from datagen.chat.ask import Answer, Ask, Each, one_line, said
+from datagen.errors import DatagenError
+
+WEIGHTS = ("*.safetensors", "*.bin")
+BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")
+#: Prompts are padded to a multiple of this many tokens.
+BUCKET = 32
+
+
+class Transformers:
+    """model_ref: ``hf:org/name`` or ``file:/folder``, with a chat template. device: auto, cpu,
+    cuda, mps. precision: auto, fp32, bf16, fp16. batch_size: asks of one pass.
+
+    Schemas are not enforced: the model answers freely. Texts that are special tokens of the model
+    are broken up in messages, so that no caption can end a turn or begin one.
+    """
+
+    def __init__(
+        self,
+        model_ref: str,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 8,
+    ) -> None:
+        self.ref = models.parse(model_ref)
+        if self.ref.scheme == "open_clip":
+            raise DatagenError(f"model '{self.ref}': a language model is named by hf: or file:")
+        libraries.check_choices(device, precision)
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size
+        self._revision = ""
+        self._model: Any = None
+
+    @property
+    def model(self) -> str:
+        return str(self.ref)
+
+    @property
+    def revision(self) -> str:
+        """The commit on the hub, or the hash of the files. Raises DatagenError."""
+        if not self._revision:
+            # Workers load what was found first, whatever is uploaded meanwhile.
+            self._revision = models.revision(self.ref)
+        return self._revision
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings alone: the model is loaded where it is used."""
+        loaded = ("_model", "_tokenizer", "_special", "_at", "_limit", "_ends")
+        return {k: v for k, v in self.__dict__.items() if k not in loaded} | {"_model": None}
+
+    def open(self) -> None:
+        if self._model is not None:
+            return
+        name = str(self.ref)
+        folder = self.ref.folder or models.snapshot(self.ref.name, self.revision, WEIGHTS, BESIDE)
+        self._at = libraries.device(self.device)
+        precision = libraries.precision(self.precision, self._at)
+        with libraries.loading(name, self.ref.repository):
+            libraries.prepare()
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+            kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, padding_side="left", local_files_only=True
+            )
+            if not tokenizer.chat_template:
+                raise DatagenError(f"model '{name}': has no chat template; name a chat model")
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=kinds[precision], local_files_only=True
+            )
+            self._model = model.to(self._at).eval()
+        self._tokenizer = tokenizer
+        self._special = _special(tokenizer)
+        self._limit = _limit(model, tokenizer)
+        self._ends = _ends(model, tokenizer)
+        # Its own habits of sampling (a penalty, a top_p) are not what was asked for.
+        model.generation_config = GenerationConfig(eos_token_id=self._ends or None)
+
+    def close(self) -> None:
+        self._model = None
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def answer(self, asks: Sequence[Ask], each: Each | None = None) -> list[Answer]:
+        self.open()
+        out: list[Answer | None] = [None] * len(asks)
+
+        def tell(number: int, answer: Answer) -> None:
+            out[number] = answer
+            if each is not None:
+                each(number, answer)
+
+        prompts: dict[int, list[int]] = {}
+        for number, ask in enumerate(asks):
+            tokens, fault = self._tokens(ask)
+            if fault:
+                tell(number, Answer(None, fault))
+            else:
+                prompts[number] = tokens
+        # Long beside long: little padding, and those that answer much end together.
+        order = sorted(prompts, key=lambda one: (len(prompts[one]), asks[one].max_tokens, one))
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            found = self._batch([asks[one] for one in part], [prompts[one] for one in part])
+            for number, answer in zip(part, found, strict=True):
+                tell(number, answer)
+        return [answer for answer in out if answer is not None]
+
+    def _tokens(self, ask: Ask) -> tuple[list[int], str | None]:
+        """The prompt of ``ask`` in tokens, or why there is none."""
+        messages: list[dict[str, Any]] = []
+        for message in ask.messages:
+            text = said(message)
+            if text is None:
+                return [], "this engine reads text alone, and the ask has other parts"
+            messages.append({**_plain(message), "content": self._broken_up(text)})
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # templates raise what they like
+            return [], f"the chat template refuses the messages ({one_line(error)})"
+        tokens = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(tokens) + ask.max_tokens > self._limit:
+            return [], (
+                f"a prompt of {len(tokens):,} tokens and {ask.max_tokens:,} of answer do not fit "
+                f"the {self._limit:,} of the model"
+            )
+        return tokens, None
+
+    def _broken_up(self, text: str) -> str:
+        """``text`` without the model's special tokens: a space stands within each."""
+        text = text.encode("utf-8", "replace").decode()
+        for special in self._special:
+            text = text.replace(special, f"{special[0]} {special[1:]}")
+        return text
+
+    def _batch(self, asks: list[Ask], prompts: list[list[int]]) -> list[Answer]:
+        """Answers of one pass over the model."""
+        import torch
+        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+        pad = self._tokenizer.pad_token_id
+        pad = pad if pad is not None else self._ends[0] if self._ends else 0
+        width = -(-max(map(len, prompts)) // BUCKET) * BUCKET
+        width = min(width, self._limit - max(ask.max_tokens for ask in asks))
+        width = max(width, *map(len, prompts))
+        rows = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
+        seen = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        settings = GenerationConfig(
+            max_new_tokens=max(ask.max_tokens for ask in asks),
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=self._ends or None,
+        )
+        with libraries.loading(str(self.ref), self.ref.repository), torch.inference_mode():
+            made = self._model.generate(
+                input_ids=torch.tensor(rows, device=self._at),
+                attention_mask=torch.tensor(seen, device=self._at),
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([_Noise(asks)]),
+                stopping_criteria=StoppingCriteriaList([_Ends(asks, width, self._tokenizer)]),
+            )
+        answers = made[:, width:].tolist()
+        return [
+            self._read(ask, len(prompt), tokens)
+            for ask, prompt, tokens in zip(asks, prompts, answers, strict=True)
+        ]
+
+    def _read(self, ask: Ask, length: int, tokens: list[int]) -> Answer:
+        """The answer in the tokens of one row, up to its own end."""
+        ended = next((i for i, token in enumerate(tokens) if token in self._ends), None)
+        own = tokens[: min(ask.max_tokens, len(tokens) if ended is None else ended)]
+        whole = ended is not None and ended < ask.max_tokens
+        while own and own[-1] == self._tokenizer.pad_token_id:
+            own.pop()  # a row that ended before the others of its batch
+        text = self._tokenizer.decode(own, skip_special_tokens=True)
+        places = [text.find(stop) for stop in ask.stop if stop in text]
+        if places:
+            text, whole = text[: min(places)], True
+        fault = None if whole else f"cut off after max_tokens ({ask.max_tokens})"
+        return Answer(text, fault, length, len(own) + (1 if ended is not None and whole else 0))
+
+
+class _Noise:
+    """Turns the likeliest token into a draw at the ask's temperature, by the ask's own seed."""
+
+    def __init__(self, asks: Sequence[Ask]) -> None:
+        import torch
+
+        self.rows = [
+            (row, ask.temperature, torch.Generator().manual_seed(_seed(ask)))
+            for row, ask in enumerate(asks)
+            if ask.temperature > 0
+        ]
+
+    def __call__(self, tokens: Any, scores: Any) -> Any:
+        import torch
+
+        if not self.rows:
+            return scores
+        scores = scores.to(torch.float32, copy=True)
+        for row, temperature, generator in self.rows:
+            even = torch.rand(scores.shape[1], generator=generator, dtype=torch.float64)
+            gumbel = -torch.log(-torch.log(even.clamp(1e-300, 1 - 1e-16)))
+            scores[row] = scores[row] / temperature + gumbel.to(scores)
+        return scores
+
+
+class _Ends:
+    """Ends each row at its own number of tokens, or where a text that stops it stands."""
+
+    def __init__(self, asks: Sequence[Ask], width: int, tokenizer: Any) -> None:
+        self.asks = asks
+        self.width = width
+        self.tokenizer = tokenizer
+
+    def __call__(self, tokens: Any, scores: Any, **more: Any) -> Any:
+        import torch
+
+        made = tokens[:, self.width :]
+        over = [self._over(ask, row) for ask, row in zip(self.asks, made, strict=True)]
+        return torch.tensor(over, device=tokens.device, dtype=torch.bool)
+
+    def _over(self, ask: Ask, row: Any) -> bool:
+        if len(row) >= ask.max_tokens:
+            return True
+        if not ask.stop:
+            return False
+        # A text has no more tokens than bytes: this tail holds it whole.
+        tail = self.tokenizer.decode(row[-max(len(s.encode()) for s in ask.stop) - 8 :])
+        return any(stop in tail for stop in ask.stop)
+
+
+def _seed(ask: Ask) -> int:
+    """The seed of an ask; of one that names none, from what is asked."""
+    if ask.seed is not None:
+        return ask.seed & (1 << 63) - 1
+    digest = hashlib.blake2b(ask.key("", "").encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if name != "content"}
+
+
+def _special(tokenizer: Any) -> list[str]:
+    """Texts that the tokenizer takes for special tokens, the longest first."""
+    found = set(tokenizer.all_special_tokens)
+    found |= {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    return sorted((text for text in found if len(text) > 1), key=lambda one: (-len(one), one))
+
+
+def _limit(model: Any, tokenizer: Any) -> int:
+    """Tokens of prompt and answer that the model takes together."""
+    known = getattr(model.config, "max_position_embeddings", None)
+    return int(min(known or sys.maxsize, tokenizer.model_max_length or sys.maxsize))
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer, as the model's own settings and its tokenizer say."""
+    named = model.generation_config.eos_token_id
+    ends = list(named) if isinstance(named, (list, tuple)) else [named]
+    return sorted({int(one) for one in [*ends, tokenizer.eos_token_id] if one is not None})
