@@ -245,6 +245,7 @@ def _mount() -> None:
     from datagen.audit.leaks_command import fingerprint_command, leaks_command
     from datagen.cluster.command import submit_command
     from datagen.export.command import export_command
+    from datagen.prompts_command import prompts_app
     from datagen.recipes_command import recipes_app
     from datagen.report.command import report_command
     from datagen.report.show import show_command
@@ -257,6 +258,7 @@ def _mount() -> None:
     app.command("leaks")(leaks_command)
     app.command("fingerprint")(fingerprint_command)
     app.add_typer(recipes_app, name="recipes")
+    app.add_typer(prompts_app, name="prompts")
 
 
 def _say(faults: list[str]) -> None:

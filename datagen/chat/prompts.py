@@ -225,24 +225,31 @@ def names() -> list[str]:
 
 def load(reference: str) -> Prompt:
     """A prompt by name, or a file of one's own by ``file:my.yaml``. Raises DatagenError."""
-    if reference.startswith("file:"):
-        path = Path(reference.removeprefix("file:")).expanduser()
-    elif reference in names():
-        path = FOLDER / f"{reference}.yaml"
-    else:
-        hint = nearest(reference, names())
-        if reference.endswith((".yaml", ".yml")):
-            hint = f"did you mean 'file:{reference}'?"
-        raise DatagenError(f"no prompt '{reference}'; {hint}")
+    return read(source(reference), str(_path(reference)))
+
+
+def source(reference: str) -> str:
+    """The text of a prompt's file. Raises DatagenError where there is none."""
+    path = _path(reference)
     try:
         if path.stat().st_size > MOST_BYTES:
             raise DatagenError(f"{path}: larger than {MOST_BYTES} bytes; is it a prompt?")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DatagenError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DatagenError(f"{path}: cannot be read ({error})") from error
-    return read(text, str(path))
+
+
+def _path(reference: str) -> Path:
+    if reference.startswith("file:"):
+        return Path(reference.removeprefix("file:")).expanduser()
+    if reference in names():
+        return FOLDER / f"{reference}.yaml"
+    hint = nearest(reference, names())
+    if reference.endswith((".yaml", ".yml")):
+        hint = f"did you mean 'file:{reference}'?"
+    raise DatagenError(f"no prompt '{reference}'; {hint}")
 
 
 def read(text: str, place: str) -> Prompt:

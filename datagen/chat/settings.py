@@ -22,8 +22,6 @@ from datagen.step import Resources, Settings
 if TYPE_CHECKING:
     from datagen.chat.server import Servers
 
-#: Seconds that a server may take to say that it is there.
-_PATIENCE = 10.0
 #: Capitals only: keys of several providers look like names in small letters.
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
@@ -63,9 +61,9 @@ class ServerSettings(_EngineSettings):
     url: str | None = _beside(None)
     #: Several addresses of servers of the same model; the least busy one is asked.
     urls: tuple[str, ...] = _beside(())
-    #: Name of the environment variable that holds the key, on every worker; null:
-    #: OPENAI_API_KEY, if it is set and the server's address is https or on this machine.
-    key: str | None = _beside(None)
+    #: Name of the environment variable that holds the key, on every worker. OPENAI_API_KEY may be
+    #: unset, and is sent over https or on this machine only; any other is sent wherever url says.
+    key: str = _beside("OPENAI_API_KEY")
     #: Requests at once, of each worker; there is one worker unless resources.workers says more.
     concurrency: int = _beside(32, ge=1, le=4096)
     #: Seconds until a request is given up.
@@ -77,8 +75,8 @@ class ServerSettings(_EngineSettings):
 
     @field_validator("key")
     @classmethod
-    def _name(cls, key: str | None) -> str | None:
-        if key is not None and not _VARIABLE.fullmatch(key):
+    def _name(cls, key: str) -> str:
+        if not _VARIABLE.fullmatch(key):
             # Not a ValueError: its message would show what was given, which may be the key.
             raise DatagenError(
                 "engine.key: the name of an environment variable in capitals expected, such as "
@@ -109,10 +107,9 @@ class ServerSettings(_EngineSettings):
 
     def reach(self) -> Iterator[str]:
         """Why no server can be asked, one line each."""
-        asked = _servers(self.model_copy(update={"timeout": min(self.timeout, _PATIENCE)}), None)
-        told = [f"engine: {fault}" for fault in asked.check()]
-        # One of several servers is enough to begin with.
-        yield from told if len(told) >= len(asked.urls) else ()
+        from datagen.chat import reach
+
+        return (f"engine: {fault}" for fault in reach.faults(_servers(self, None)))
 
 
 class TransformersSettings(_EngineSettings):

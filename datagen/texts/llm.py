@@ -118,7 +118,7 @@ class Llm(RowOperator[LlmSettings]):
         asked: dict[str, Subject] = {}
         for row in rows.select(self.columns("pairs")).to_pylist():
             subject = subject_of(row)
-            if fault := self._unfit(subject):
+            if fault := self.unfit(subject):
                 out[row["id"]] = [(None, schema.REJECTED, *fault)]
             else:
                 asked[row["id"]] = subject
@@ -144,7 +144,7 @@ class Llm(RowOperator[LlmSettings]):
             seed=drawn,
         )
 
-    def _unfit(self, subject: Subject) -> tuple[str, str] | None:
+    def unfit(self, subject: Subject) -> tuple[str, str] | None:
         """The rule and detail that reject a pair before anything is asked."""
         for name in sorted(self.prompt.needs):
             if not getattr(subject, name):

@@ -1,0 +1,186 @@
+"""``datagen prompts``: list them, show one, and print what would be sent for a pair."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from datagen.chat import prompts
+from datagen.chat.ask import Ask
+from datagen.errors import DatagenError, RecipeError, of_settings
+
+prompts_app = typer.Typer(
+    help="List the prompts for language models, show one, or render one for a pair.",
+    invoke_without_command=True,
+)
+Name = Annotated[str, typer.Argument(help="Name of a prompt, or file:my.yaml.")]
+#: What asks stand in for where no recipe says who answers; nothing is sent to it.
+_NOBODY = {"kind": "server", "url": "http://localhost", "model": "none"}
+
+
+@prompts_app.callback()
+def list_prompts(context: typer.Context) -> None:
+    """List the prompts for language models, show one, or render one for a pair."""
+    if context.invoked_subcommand is None:
+        _list()
+
+
+@prompts_app.command("list")
+def list_command() -> None:
+    """List the prompts that come with datagen."""
+    _list()
+
+
+def _list() -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("prompt", no_wrap=True)
+    table.add_column("version", justify="right")
+    for heading in ("what it asks for", "of a pair it tells"):
+        table.add_column(heading)
+    for name in prompts.names():
+        prompt = prompts.load(name)
+        told = ", ".join(sorted(prompt.needs))
+        table.add_row(name, str(prompt.version), escape(prompt.about), told)
+    Console().print(table)
+
+
+@prompts_app.command("show")
+def show_prompt(name: Name) -> None:
+    """Print a prompt as it stands in its file, and what it is called in provenance."""
+    prompt, text = prompts.load(name), prompts.source(name)
+    sys.stdout.write(f"# {prompt.fingerprint}\n{text}")
+
+
+@prompts_app.command("render")
+def render_prompt(
+    name: Name,
+    run: Annotated[
+        str | None, typer.Argument(help="Run directory; its llm step says the other settings.")
+    ] = None,
+    pair: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A pair or triplet of the run.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="Caption of the reference.")] = None,
+    target: Annotated[str | None, typer.Option(help="Caption of the target.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option(help="What changes: FIELD:REMOVED:ADDED; several.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the step: texts_per_pair=3, aspects=[addition]."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As one JSON object, with every parameter.")
+    ] = False,
+) -> None:
+    """Print exactly what would be sent to a model for a pair: two captions, or a pair of a run."""
+    if (run is None) != (pair is None):
+        raise DatagenError("render: a run and the id of one of its pairs belong together")
+    given = reference is not None or target is not None or bool(change)
+    if (run is None) != given:
+        raise DatagenError(
+            "render: give --reference and --target (or --change), or a run and the id of a pair"
+        )
+    said = {"prompt": name, **_settings(settings or ())}
+    if run is not None and pair is not None:
+        ask = of_run(run, pair, said)
+    else:
+        ask = of_texts(reference or "", target or "", change or (), said)
+    sys.stdout.write(_as_json(ask) if as_json else _as_text(ask))
+
+
+def of_texts(
+    reference: str, target: str, changes: Any = (), said: Mapping[str, Any] | None = None
+) -> Ask:
+    """The ask for two captions and ``FIELD:REMOVED:ADDED`` changes. Raises DatagenError."""
+    members = [[{"caption": text}] for text in (reference, target)]
+    evidence = {"changes": [_change(text) for text in changes]}
+    row = {"id": "", "references": members[0], "targets": members[1], "evidence": evidence}
+    return _asked(row, {"engine": _NOBODY, **(said or {})}, 0)
+
+
+def of_run(run: str, wanted: str, said: Mapping[str, Any] | None = None) -> Ask:
+    """The ask for a pair (or the pair of a triplet) of a run, with the settings of its llm step.
+
+    said: settings that take the place of these. Raises DatagenError.
+    """
+    from datagen import result
+    from datagen.report.show import show
+
+    opened = result.load(run)
+    found = show(opened, wanted)
+    if found["kind"] == "triplet":
+        found = show(opened, found["row"]["pair"])
+    if found["kind"] != "pair":
+        raise DatagenError(f"{wanted}: this is a {found['kind']}; name a pair or a triplet")
+    recipe = opened.note["recipe"]
+    steps = [step.get("text") or {} for step in recipe["steps"]]
+    own = next((dict(step) for step in steps if step.get("op") == "llm"), {"engine": _NOBODY})
+    for key in ("op", "id", "resources"):
+        own.pop(key, None)
+    return _asked(found["row"], {**own, **(said or {})}, int(recipe.get("seed", 0)))
+
+
+def _asked(row: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Ask:
+    from pydantic import ValidationError
+
+    from datagen.texts.llm import Llm, LlmSettings, subject_of
+
+    try:
+        operator = Llm(LlmSettings.model_validate(settings))
+    except ValidationError as error:
+        raise RecipeError(of_settings("settings", error, settings, LlmSettings.model_fields)) from (
+            error
+        )
+    subject = subject_of(row)
+    if fault := operator.unfit(subject):
+        raise DatagenError(f"this pair would be rejected as {fault[0]}: {fault[1]}")
+    return operator.ask(subject, row["id"], seed)
+
+
+def _settings(texts: Any) -> dict[str, Any]:
+    import yaml
+
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise DatagenError(f"--set {text}: NAME=VALUE expected, such as texts_per_pair=3")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise DatagenError(f"--set {text}: not a value ({type(error).__name__})") from error
+    return found
+
+
+def _change(text: str) -> dict[str, str | None]:
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise DatagenError(f"--change {text}: FIELD:REMOVED:ADDED expected; parts may be empty")
+    return dict(zip(("field", "removed", "added"), [part or None for part in parts], strict=True))
+
+
+def _as_json(ask: Ask) -> str:
+    whole = {
+        "messages": list(ask.messages),
+        "schema": ask.schema,
+        "max_tokens": ask.max_tokens,
+        "temperature": ask.temperature,
+        "seed": ask.seed,
+        "stop": list(ask.stop),
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_text(ask: Ask) -> str:
+    turns = [f"── {one['role']}\n{one['content']}\n" for one in ask.messages]
+    schema = json.dumps(ask.schema, ensure_ascii=False)
+    numbers = f"max_tokens {ask.max_tokens}, temperature {ask.temperature:g}, seed {ask.seed}"
+    return "\n".join([*turns, f"── schema of the answer\n{schema}\n", f"── {numbers}\n"])
