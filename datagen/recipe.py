@@ -22,12 +22,14 @@ from datagen import registry
 from datagen.errors import DatagenError, RecipeError, nearest, of_settings
 from datagen.recipe_file import TOP_LEVEL, kind_of, missing, read, step_ids
 from datagen.schema import Level
-from datagen.step import Operator, Resources, Source
+from datagen.step import Embedder, Operator, Resources, Source
 
 STEP_KINDS = tuple(kind for kind in registry.KINDS if kind != "source")
 RESOURCES = frozenset(Resources.__dataclass_fields__)
 #: Keys of a source that are no settings of its operator.
 SOURCE_KEYS = ("type", "id", "license")
+#: What there may be of a space.
+SPACE_WORDS = ("texts", "images", "media", "collection")
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -297,7 +299,10 @@ def _typed(
         after = operator.result or level
         steps.append(Step(draft.id, draft.kind, draft.op, operator, level, after, resources))
         given = operator.gives(level)
-        have |= given | {f"collection.{one[6:]}" for one in given if one.startswith("space.")}
+        spaces = [one.removeprefix("space.") for one in given if one.startswith("space.")]
+        have |= given | {f"collection.{name}" for name in spaces}
+        if isinstance(operator, Embedder) and operator.needs("items") == {"items.media"}:
+            have |= {f"media.{name}" for name in spaces}
         if after != level:
             have.add("pairs")
         level = after
@@ -308,7 +313,7 @@ def _absent(needs: set[str], have: set[str]) -> list[str]:
     """Needs that are not met; what hangs on a space that is missing is not told as well."""
     absent = needs - have
     spaces = {need.removeprefix("space.") for need in absent if need.startswith("space.")}
-    hangs = {f"{kind}.{name}" for kind in ("texts", "images", "collection") for name in spaces}
+    hangs = {f"{kind}.{name}" for kind in SPACE_WORDS for name in spaces}
     return sorted(absent - hangs)
 
 
@@ -332,6 +337,8 @@ def _need_fault(need: str, have: set[str]) -> str:
         mend = f"{what} space '{name}'; take one that a CLIP model (op: open_clip) makes" + (
             ", or a sentence encoder" if kind == "texts" else " of images"
         )
+    elif kind == "media" and f"space.{name}" in have:
+        mend = f"space '{name}' is not made of images and clips one by one; name one that is"
     elif need == "items.phash":
         mend = (
             "add 'filter: {op: duplicates}' before it, or, for items without media, "

@@ -95,7 +95,8 @@ class Operator(ABC, Generic[S]):
     ``needs`` and ``gives`` speak of: ``items.media``, ``items.captions``, ``items.labels``,
     ``items.<measured>``, ``space.<name>``, ``pairs``, ``modification``, ``negatives``, ``split``,
     ``score_<name>``. Of a space there may also be ``texts.<name>`` (texts can be put into it),
-    ``images.<name>`` (it holds images and clips, and texts can be put into it) and
+    ``images.<name>`` (it holds images and clips, and texts can be put into it), ``media.<name>``
+    (media alone make its vectors, so those of other collections can be put into it) and
     ``collection.<name>``, which every space has: whoever needs it compares rows with all items
     of the space, and measures again when these change. ``collection`` alone is that of all items.
     """

@@ -110,7 +110,8 @@ class Leakage(Filter[LeakageSettings]):
 
     def needs(self, level: Level) -> set[str]:
         needed = {"items.media"} if {"sha256", "perceptual"} & set(self.settings.by) else set()
-        needed |= {f"space.{self.settings.space}"} if self.settings.space else set()
+        space = self.settings.space
+        needed |= {f"space.{space}", f"media.{space}"} if space else set()
         return needed | ({"items.labels"} if self.settings.label else set())
 
     def gives(self, level: Level) -> set[str]:

@@ -15,8 +15,8 @@ import tiny_clips
 from PIL import Image
 
 import datagen
-from datagen import colours, leaks, media, perceptual, registry, schema, store
-from datagen.errors import DatagenError
+from datagen import colours, leaks, media, perceptual, recipe, registry, schema, store
+from datagen.errors import DatagenError, RecipeError
 from datagen.filters.leakage import Leakage
 from datagen.step import Context
 
@@ -366,3 +366,19 @@ def test_a_run_leaks_into_another_and_by_the_vectors_of_its_space(tmp_path: Path
     scores = store.read_table(str(next(mine.glob("steps/filter-leakage-*/journal/part-*"))))
     same = scores.filter(scores["leak_same_bytes"].is_valid())["score_leak_similarity"].to_pylist()
     assert min(same) > 0.998
+
+
+def test_a_space_of_captions_is_told_before_the_first_row(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("a.jpg\n")
+    steps = [
+        {"embed": {"space": "caption", "model": "tfidf"}},
+        {"filter": {"op": "leakage", "against": str(tmp_path / "names.txt"), "space": "caption"}},
+    ]
+    with pytest.raises(RecipeError, match="'caption' is not made of images and clips"):
+        recipe.check({"source": {"type": "tinyworld", "count": 9}, "steps": steps})
+    steps[1]["filter"]["space"] = "image"
+    with pytest.raises(RecipeError) as told:
+        recipe.check({"source": {"type": "tinyworld", "count": 9}, "steps": steps})
+    assert len(told.value.faults) == 1
+    steps[0]["embed"] = {"space": "image", "model": "bundled:tinyclip"}
+    recipe.check({"source": {"type": "tinyworld", "count": 9}, "steps": steps})
