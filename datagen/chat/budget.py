@@ -138,7 +138,9 @@ def _read(path: str) -> tuple[int, int]:
     """What one worker spent; nothing for a file that went away or is not ours."""
     with contextlib.suppress(FileNotFoundError, DatagenError):
         found = store.read_json(path)
-        counts = [found.get(name) for name in ("tokens_in", "tokens_out")]
-        if all(isinstance(count, int) and count >= 0 for count in counts):
+        found = found if isinstance(found, dict) else {}
+        given = [found.get(name) for name in ("tokens_in", "tokens_out")]
+        counts = [count for count in given if isinstance(count, int) and count >= 0]
+        if len(counts) == 2:
             return counts[0], counts[1]
     return 0, 0

@@ -21,6 +21,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import IO, Any
 
@@ -63,7 +64,7 @@ def _parse(line: bytes) -> tuple[str, Answer] | None:
         found = json.loads(line[_HEAD:])
         text, fault = found["text"], found["fault"]
         counts = (int(found["tokens_in"]), int(found["tokens_out"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     if not isinstance(text, str) or not isinstance(fault, (str, type(None))):
         return None
@@ -178,7 +179,11 @@ class Cache:
         with self._lock:
             if time.monotonic() - self._looked >= EVERY:
                 self._look()
-            return [self._get(key) for key in keys]
+            if store.is_local(self.folder):
+                return [self._get(key) for key in keys]
+            # Each answer in a far store is a request that waits.
+            with ThreadPoolExecutor(16) as pool:
+                return list(pool.map(self._get, keys))
 
     def _get(self, key: str) -> Answer | None:
         lines = [self._at(place) for place in self._index.find(_hash(key))]
