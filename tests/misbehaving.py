@@ -85,8 +85,8 @@ class Misbehaving:
 
 
 @contextlib.contextmanager
-def serving(mood: Mood = lambda number, payload: "well") -> Iterator[Misbehaving]:
-    """A server on a free port until the block ends."""
+def serving(mood: Mood = lambda number, payload: "well", port: int = 0) -> Iterator[Misbehaving]:
+    """A server on a free port, or on ``port``, until the block ends."""
     server = Misbehaving(mood)
     loop = asyncio.new_event_loop()
 
@@ -95,7 +95,7 @@ def serving(mood: Mood = lambda number, payload: "well") -> Iterator[Misbehaving
         app.router.add_post("/v1/chat/completions", server.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         return runner

@@ -37,6 +37,7 @@ EVERY = 5.0
 MOST = 32 << 20
 _KEY = 2 * KEY_BYTES
 _HEAD = _KEY + 10  # key, space, checksum of 8 digits, space
+_HEX = re.compile(rb"[0-9a-f]{%d}" % _KEY)
 
 _Place = tuple[int, int, int]  # number of the file, first byte, bytes
 
@@ -75,7 +76,7 @@ def _sound(line: bytes) -> bool:
     key, head, body = line[:_KEY], line[_KEY:_HEAD], line[_HEAD:-1]
     if line[-1:] != b"\n" or head != b" %08x " % zlib.crc32(key + body):
         return False
-    return all(c in b"0123456789abcdef" for c in key)
+    return _HEX.fullmatch(key) is not None
 
 
 def _hash(key: bytes | str) -> int:
@@ -228,7 +229,8 @@ class Cache:
         """Index the whole lines of a file from ``start``; where the last of them ends."""
         fs, inner = store.filesystem(store.join(self.folder, name))
         number = self._number(name)
-        with fs.open(inner, "rb") as file:
+        # The plain file reads lines many times faster than fsspec's.
+        with open(inner, "rb") if store.is_local(self.folder) else fs.open(inner, "rb") as file:
             file.seek(start)
             for line in _lines(file):
                 if line is None:
@@ -253,7 +255,7 @@ class Cache:
 
         Raises DatagenError where the disk is full.
         """
-        if not re.fullmatch(rf"[0-9a-f]{{{_KEY}}}", key):
+        if not _HEX.fullmatch(key.encode()):
             raise ValueError(f"not the key of an ask: {key!r}")
         if answer.text is None:
             return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import pickle
 import random
 import socket
+import threading
 import time
 from email.utils import format_datetime
 from typing import Any
@@ -18,7 +20,7 @@ pytest.importorskip("tenacity", reason="needs datagen[llm]")
 from aiohttp import web
 from misbehaving import prompt_of, serving
 
-from datagen.chat import _exchange
+from datagen.chat import _exchange, _places
 from datagen.chat.ask import Answer, Ask
 from datagen.chat.budget import Budget
 from datagen.chat.server import Servers
@@ -128,6 +130,21 @@ def test_no_server_in_reach_stops_and_says_so() -> None:
         with pytest.raises(DatagenError, match="cannot be reached"):
             engine.answer(asks(3))
         engine.close()
+
+
+def test_a_server_that_starts_a_little_later_is_waited_for() -> None:
+    with socket.socket() as line:
+        line.bind(("127.0.0.1", 0))
+        port = line.getsockname()[1]
+    engine = servers(f"http://127.0.0.1:{port}", patience=60.0, retries=0, concurrency=4)
+    found: list[Answer] = []
+    waiting = threading.Thread(target=lambda: found.extend(engine.answer(asks(20))))
+    waiting.start()
+    time.sleep(0.5)
+    with serving(port=port):
+        waiting.join(60)
+    engine.close()
+    assert [answer.text for answer in found] == [f"answer to question {n}" for n in range(20)]
 
 
 def test_an_ask_to_wait_longer_than_anyone_would_stops() -> None:
@@ -327,6 +344,44 @@ def test_addresses_that_are_none_or_hold_keys_are_refused(given: str) -> None:
     with pytest.raises(DatagenError, match="server") as error:
         servers(given)
     assert "sk-1" not in str(error.value)
+
+
+def test_proxies_of_the_environment_are_used_but_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert _places.proxy_of("https://api.example/v1") is None
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy:3129")
+    monkeypatch.setenv("no_proxy", "node7")
+    assert _places.proxy_of("https://api.example/v1") == "http://proxy:3128"
+    assert _places.proxy_of("http://node8:8000/v1") == "http://proxy:3129"
+    assert _places.proxy_of("http://node7:8000/v1") is None
+    assert _places.proxy_of("http://127.0.0.1:8000/v1") is None
+
+
+def test_an_engine_that_is_forgotten_ends_its_thread() -> None:
+    before = set(threading.enumerate())
+    with serving() as server:
+        engine = servers(server.url)
+        engine.answer(asks(2))
+        (thread,) = [t for t in set(threading.enumerate()) - before if t.name == "datagen-chat"]
+        del engine
+        gc.collect()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_an_engine_can_be_closed_and_opened_again() -> None:
+    with serving() as server:
+        engine = servers(server.url)
+        engine.open()
+        engine.close()
+        engine.close()
+        assert all(answer.text for answer in engine.answer(asks(2)))
+        engine.close()
 
 
 # ---------------------------------------------------------------- waiting, budgets
