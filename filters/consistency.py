@@ -29,9 +29,9 @@ from datagen.step import Settings
 
 Array = np.ndarray[Any, Any]
 
-#: Lower bounds where a recipe names none. That of ``margin`` keeps 99 % of right rows of the
-#: rendered world under ``bundled:tinyclip``.
-LOW = {"margin": -0.03, "direction": 0.2}
+#: Lower bounds where a recipe names none. At that of ``margin`` each picture is no farther from its
+#: own caption than from the other's: under ``bundled:tinyclip``, 99 % of right rows.
+LOW = {"margin": 0.0, "direction": 0.2}
 
 SIDES = ("references", "targets")
 TOO_LOW, TOO_FAR = "too_low", "too_far"
@@ -41,7 +41,7 @@ class ConsistencySettings(Settings):
     """space: a space of images whose model takes texts as well (``embed: {op: open_clip}``).
 
     by: ``margin``, ``direction`` or ``composed``. low: the lowest score that is kept (-2 to 2); by
-    default -0.03 of ``margin`` and 0.2 of ``direction``; ``composed`` needs ``low``, ``max_rank``
+    default 0 of ``margin`` and 0.2 of ``direction``; ``composed`` needs ``low``, ``max_rank``
     or both. max_rank: the farthest place that the target may have among all items of the space,
     for reference and text together. text: of ``composed``, the difference of the captions (target
     less reference), or the modification. weight: share of the text in the sum of both (0 to 1).
@@ -54,10 +54,14 @@ class ConsistencySettings(Settings):
     text: Literal["captions", "modification"] = "captions"
     weight: float = Field(0.5, gt=0, lt=1)
 
-    @property
-    def least(self) -> float | None:
-        """``low``, or what it is by default."""
-        return LOW.get(self.by) if self.low is None else self.low
+    @model_validator(mode="before")
+    @classmethod
+    def _default(cls, given: Any) -> Any:
+        """``low`` as it is by default, so that it stands among the thresholds in force."""
+        if isinstance(given, dict) and given.get("low") is None:
+            default = LOW.get(str(given.get("by", "margin")))
+            return given if default is None else {**given, "low": default}
+        return given
 
     @model_validator(mode="after")
     def _sense(self) -> ConsistencySettings:
@@ -201,7 +205,7 @@ class Consistency(QueryFilter[ConsistencySettings]):
         return {self.score: gain, self.rank: place}
 
     def decide(self, rows: pa.Table, items: pa.Table) -> pa.Table:
-        least, most = self.settings.least, self.settings.max_rank
+        least, most = self.settings.low, self.settings.max_rank
         scores = numbers(rows[self.score])
         places = numbers(rows[self.rank]) if self._composed else scores
         found: list[Fault] = []

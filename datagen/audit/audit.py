@@ -13,14 +13,22 @@ import pyarrow as pa
 from datagen import publish, schema, store
 from datagen.audit import filters
 from datagen.audit.filters import Truth, is_current, left_of, rows_of
-from datagen.audit.judge import Judge, Judgement, Nobody, NoiseJudge, judge_for, noise_of
-from datagen.audit.leaks import leaks
+from datagen.audit.judge import (
+    Judge,
+    Judgement,
+    Nobody,
+    NoiseJudge,
+    Row,
+    judge_for,
+    noise_of,
+)
+from datagen.audit.leaks import leaks, sound
 from datagen.audit.shortcuts import Shortcuts, shortcuts
 from datagen.errors import DatagenError
 from datagen.result import Run
 
 #: Raised when a figure changes its name or meaning.
-VERSION = 1
+VERSION = 2
 FOLDER = "audit"
 #: Other right answers that are listed of a triplet.
 OTHERS = 20
@@ -65,6 +73,7 @@ def audit(
 
     opened = load(run) if isinstance(run, str) else run
     made = _made(opened)
+    sound(against)
     judge = _judge(opened, made)
     asked = shortcuts(opened, made) if made is not None else {}
     if judge.name == Nobody.name and not against and all(one.trouble for one in asked.values()):
@@ -132,7 +141,7 @@ def _lines(made: pa.Table, truth: Truth, say: Callable[[int, int], None]) -> lis
     """The rows of ``audit/triplets.parquet``."""
     judged = truth.of("triplets")
     lines: list[Line] = []
-    columns = (*filters.COLUMNS, "verdict", "step")
+    columns = (*filters.COLUMNS, "verdict", "step", "negatives")
     for row in rows_of(made, columns):
         judgement = judged(row)
         answers = truth.judge.answers(row)
@@ -147,13 +156,21 @@ def _lines(made: pa.Table, truth: Truth, say: Callable[[int, int], None]) -> lis
                 "others_count": len(others) if answers is not None else None,
                 "noise": noise_of(row),
                 "needs": None,
-                "answers": frozenset(answers or ()),
+                "right_negatives": _hits(row, answers),
             }
         )
         if len(lines) % 100 == 0:
             say(len(lines), made.num_rows)
     say(made.num_rows, made.num_rows)
     return lines
+
+
+def _hits(row: Row, answers: Sequence[str] | None) -> list[bool] | None:
+    """Of each negative whether it is an answer; None where that is not known."""
+    if answers is None or "negatives" not in row:
+        return None
+    found = set(answers)
+    return [one["item"]["id"] in found for one in row["negatives"] or ()]
 
 
 def _values(one: Judgement) -> Line:
@@ -166,17 +183,26 @@ def _chosen(lines: Sequence[Line], which: str) -> list[Line]:
 
 
 def _summed(lines: Sequence[Line]) -> dict[str, Any]:
-    """Counts of rows; shares are of those that could be judged."""
+    """Counts of rows; shares are of those that could be judged.
+
+    A figure of which this judge knows nothing is None. Of ``known`` rows the judge can say whether
+    they are complete, or minimal.
+    """
     judged = [line for line in lines if line["right"] is not None]
-    names = ("right", "complete", "minimal", "best", "ambiguous")
-    counts = {name: sum(bool(line[name]) for line in judged) for name in names}
+    counts: dict[str, int | None] = {}
+    known: dict[str, int] = {}
+    for name in ("right", "complete", "minimal", "best", "ambiguous"):
+        told = [line[name] for line in judged if line[name] is not None]
+        counts[name] = sum(told) if told or not judged else None
+        known[name] = len(told)
     reasons = Counter(line["reason"].partition(":")[0] for line in lines)
     ordered = sorted(reasons.items(), key=lambda one: (-one[1], one[0]))
     return {
         "rows": len(lines),
         "judged": len(judged),
         **counts,
-        "right_share": round(counts["right"] / len(judged), 4) if judged else None,
+        "known": {name: known[name] for name in ("complete", "minimal")},
+        "right_share": round((counts["right"] or 0) / len(judged), 4) if judged else None,
         "reasons": dict(ordered[:REASONS]),
     }
 
@@ -205,16 +231,13 @@ def _negatives(made: pa.Table | None, lines: Sequence[Line]) -> dict[str, int] |
     """How many negatives of the kept triplets are answers themselves."""
     if made is None or "negatives" not in made.column_names:
         return None
-    checked = answers = triplets = 0
-    by_id = {line["id"]: line for line in _chosen(lines, "kept") if line["right"]}
-    for row in rows_of(made, ("id", "negatives")):
-        line = by_id.get(row["id"])
-        if line is None or line["others_count"] is None:
-            continue
-        held = [one["item"]["id"] in line["answers"] for one in row["negatives"] or ()]
-        checked, answers = checked + len(held), answers + sum(held)
-        triplets += any(held)
-    return {"rows": checked, "answers": answers, "triplets": triplets}
+    right = [line["right_negatives"] for line in _chosen(lines, "kept") if line["right"]]
+    held = [hits for hits in right if hits is not None]
+    return {
+        "rows": sum(map(len, held)),
+        "answers": sum(map(sum, held)),
+        "triplets": sum(map(any, held)),
+    }
 
 
 def _noise(lines: Sequence[Line]) -> dict[str, dict[str, int]]:

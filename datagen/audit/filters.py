@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datagen import note, publish, registry, schema, store
+from datagen import note, publish, registry, schema, store, tables
 from datagen.audit.judge import Judge, Judgement, Row
 from datagen.result import Run
 
@@ -112,7 +112,7 @@ def _step(
         "precision": _share(rejected[False], rejected.total()),
         "recall": _share(rejected[False], wrong),
         "right_kept": _share(kept[True], rights),
-        "curves": _curves(run, entry, after, known) if entry["kind"] == "filter" else [],
+        "curves": _curves(run, entry, rows, after, known) if entry["kind"] == "filter" else [],
     }
 
 
@@ -128,45 +128,70 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _curves(
-    run: Run, entry: dict[str, Any], after: publish.Left, known: dict[str, bool]
+    run: Run, entry: dict[str, Any], rows: pa.Table, after: publish.Left, known: dict[str, bool]
 ) -> list[dict[str, Any]]:
-    """A curve for each score that the step measured of its rows, and each side of it."""
-    scores = _scores(after.folder)
+    """A curve for each score that the step measured of its rows, and each rule that bounds it."""
     settings = _settings(run, entry)
     found = []
-    for name in scores.column_names if scores is not None else ():
-        if scores is None or not name.startswith("score_"):
-            continue
-        ids, column = scores["id"].to_pylist(), pc.cast(scores[name], pa.float64(), safe=False)
-        values = column.to_numpy(zero_copy_only=False)
-        chosen = [at for at, one in enumerate(ids) if one in known and np.isfinite(values[at])]
-        if not chosen:
-            continue
-        right = np.array([known[ids[at]] for at in chosen], bool)
-        for side in _sides(entry["op"]):
-            drawn = curve(values[chosen], right, side)
-            found.append({"score": name, "side": side, "in_force": settings.get(side), **drawn})
+    for scores, of_items in _scores(after.folder, rows):
+        for name in scores.column_names:
+            for rule, side in _bounds(entry["op"], name) if name.startswith("score_") else ():
+                ids, values = scores["id"].to_pylist(), _numbers(scores[name])
+                if of_items:
+                    values = _of_rows(rows, dict(zip(ids, values, strict=True)), side, settings)
+                    ids = rows["id"].to_pylist()
+                chosen = [at for at, one in enumerate(ids) if one in known]
+                chosen = [at for at in chosen if np.isfinite(values[at])]
+                if chosen:
+                    right = np.array([known[ids[at]] for at in chosen], bool)
+                    told = {"score": name, "rule": rule, "side": side}
+                    drawn = curve(values[chosen], right, side)
+                    found.append({**told, "in_force": settings.get(rule), **drawn})
     return found
 
 
-def _scores(folder: str) -> pa.Table | None:
-    """What a filter measured of every row: beside its table, or in its journal."""
-    path = store.join(folder, "scores.parquet")
-    if store.exists(path):
-        return store.read_table(path)
+def _scores(folder: str, rows: pa.Table) -> Iterator[tuple[pa.Table, bool]]:
+    """What a filter measured of every row, also of those it lost; or, where that is told, of the
+    items that the rows use."""
+    for name, of_items in (("scores.parquet", False), ("measured.parquet", True)):
+        path = store.join(folder, name)
+        if store.exists(path):
+            yield store.read_table(path), of_items
+            return
     journal = store.Journal(store.join(folder.rsplit("/", 1)[0], "journal"))
-    rows = journal.read_all()
-    if rows is None or not any(name.startswith("score_") for name in rows.column_names):
-        return None
-    return rows.rename_columns(["id" if name == "unit" else name for name in rows.column_names])
+    if "references" not in rows.column_names and journal.parts():
+        found = tables.answers(journal, rows["id"], optional=True)
+        names = ["id" if name == "unit" else name for name in found.column_names]
+        yield found.rename_columns(names), False
 
 
-def _sides(op: str) -> list[str]:
-    """``low`` and ``high``, as far as the operator has such rules; both where it is not known."""
-    if ":" not in op and op in registry.names("filter"):
-        rules: frozenset[str] = getattr(registry.find("filter", op), "rules", frozenset())
-        return [side for side in ("low", "high") if side in rules]
-    return ["low", "high"]
+def _of_rows(rows: pa.Table, known: dict[str, float], side: str, settings: dict[str, Any]) -> Array:
+    """The worst score of the items of each row, as a filter on items decides by it: the least where
+    ``low`` bounds it, else the highest; NaN where an item has none."""
+    sides = {"reference": ["references"], "target": ["targets"]}
+    worst = np.full(rows.num_rows, np.inf if side == "low" else -np.inf)
+    for name in sides.get(str(settings.get("of")), ["references", "targets"]):
+        parents, ids = tables.member_ids(rows, name)
+        values = np.array([known.get(one, np.nan) for one in ids], np.float64)
+        with np.errstate(invalid="ignore"):
+            (np.minimum if side == "low" else np.maximum).at(worst, parents, values)
+    return worst
+
+
+def _numbers(column: pa.ChunkedArray) -> Array:
+    found: Array = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _bounds(op: str, score: str) -> list[tuple[str, str]]:
+    """The rules that bound a score, and the side on which each does; ``low`` and ``high`` where
+    the operator is not known."""
+    if ":" in op or op not in registry.names("filter"):
+        return [("low", "low"), ("high", "high")]
+    rules: frozenset[str] = getattr(registry.find("filter", op), "rules", frozenset())
+    if score.endswith("_rank"):
+        return [("max_rank", "high")] if "max_rank" in rules else []
+    return [(side, side) for side in ("low", "high") if side in rules]
 
 
 def _settings(run: Run, entry: dict[str, Any]) -> dict[str, Any]:

@@ -27,14 +27,14 @@ class Judgement:
     right: the text leads from the reference to every target (None: it cannot be judged, and then
     the others are None too); complete: nothing that changed is left unsaid; minimal: nothing is
     told that did not change; reason: one line; ambiguous: read in another way, the text would
-    give another picture.
+    give another picture (None: the judge reads texts in one way).
     """
 
     right: bool | None
     complete: bool | None
     minimal: bool | None
     reason: str
-    ambiguous: bool = False
+    ambiguous: bool | None = None
 
 
 def unjudged(reason: str) -> Judgement:

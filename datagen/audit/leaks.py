@@ -63,7 +63,7 @@ def leaks(
     opened = load(run) if isinstance(run, str) else run
     if not against:
         raise DatagenError("against: name a folder, a run, a list of names or fingerprints")
-    collections = [_sound(path, fields) for path in against]
+    collections = sound(against, fields)
     folder = store.join(opened.out, "leaks") if write else ""
     held = [(one, fingerprints(one, folder, processes)) for one in collections]
     made = _kept(opened)
@@ -96,11 +96,13 @@ def leaks(
     }
 
 
-def _sound(path: str, fields: Sequence[str]) -> Collection:
-    collection = Collection.of(path, fields)
-    if fault := collection.fault():
-        raise DatagenError(fault)
-    return collection
+def sound(against: Sequence[str], fields: Sequence[str] = ()) -> list[Collection]:
+    """The collections at ``against``. Raises DatagenError where one cannot be compared with."""
+    collections = [Collection.of(path, fields) for path in against]
+    for collection in collections:
+        if fault := collection.fault():
+            raise DatagenError(fault)
+    return collections
 
 
 def processes(function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:

@@ -54,7 +54,12 @@ def figures(found: Found) -> list[tuple[str, dict[str, str], str]]:
         ),
     ]
     for name, note in _COUNTS.items():
-        texts = {side: share(one[name], one["judged"]) for side, one in sides.items()}
+        if all(one[name] is None for one in sides.values()):
+            continue
+        texts = {
+            side: share(one[name], one["known"].get(name, one["judged"]))
+            for side, one in sides.items()
+        }
         rows.append((_LABELS.get(name, name), texts, note))
     if others := found["false_negatives"]:
         texts = {side: share(others[side]["with_others"], others[side]["rows"]) for side in SIDES}
@@ -116,7 +121,7 @@ def _keeps(curve: Found) -> str:
     name = curve["score"].removeprefix("score_")
     force = curve["in_force"]
     now = "" if force is None else f" (in force {force:g})"
-    return f"{name} {curve['side']} {'–' if value is None else f'{value:g}'}{now}"
+    return f"{name} {curve['rule']} {'–' if value is None else f'{value:g}'}{now}"
 
 
 def show(found: Found, console: Console) -> None:
@@ -161,7 +166,7 @@ _RIGHT = frozenset(["says what changed", "names what changed", "no noise injecte
 
 def _table(*headings: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column(headings[0], overflow="fold")
+    table.add_column(headings[0], no_wrap=True)
     for heading in headings[1:]:
         table.add_column(heading, justify="right")
     return table

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import datagen
-from datagen import refilter, report, store
+from datagen import refilter, report, schema, store
 from datagen.audit import audit as audits
+from datagen.audit import filters, summary
 from datagen.audit.audit import audit
 from datagen.audit.command import audit_command
 from datagen.audit.filters import curve, keeps
+from datagen.audit.judge import NoiseJudge
 from datagen.cluster.connect import connect
 from datagen.errors import DatagenError
+from datagen.filters.clip_score import ClipScore
 from datagen.sources.tinyworld import oracle
 from datagen.sources.tinyworld.events import shown
 
@@ -221,6 +224,40 @@ def test_curves_and_thresholds_are_what_a_plain_count_gives(rows, side):
     assert all(stay(one) < 0.99 for one in stricter)
 
 
+@pytest.mark.parametrize("of", ["both", "reference", "target"])
+def test_scores_of_items_are_those_that_the_filter_decides_by(of):
+    known = {"a": 0.1, "b": 0.4, "c": 0.7, "d": np.nan}
+    sides = [(["a"], ["b"]), (["c"], ["b", "a"]), (["b"], ["c"]), (["d"], ["c"])]
+    member = schema.PAIRS.field("references").type
+    rows = pa.table({
+        "id": [str(at) for at in range(len(sides))],
+        "references": pa.array([[{"id": one} for one in left] for left, _ in sides], member),
+        "targets": pa.array([[{"id": one} for one in right] for _, right in sides], member),
+    })  # fmt: skip
+    items = pa.table({"id": list(known), "score_clip": list(known.values())})
+    for side in ("low", "high"):
+        worst = filters._of_rows(rows, known, side, {"of": of})
+        for at in (0.1, 0.2, 0.4, 0.5, 0.7):
+            chosen = {"low": None, "of": of, side: at}
+            step = ClipScore(ClipScore.Settings.model_validate(chosen))
+            gone = [one == "rejected" for one in step.decide(rows, items)["verdict"].to_pylist()]
+            assert gone == (worst < at if side == "low" else worst > at).tolist()
+
+
+def test_what_a_judge_does_not_know_is_not_told_as_none():
+    noise = {"evidence": {"changes": [{"field": "noise", "removed": "", "added": "text"}]}}
+    said = [NoiseJudge().triplet(row) for row in (noise, {"evidence": None})]
+    lines = [{**audits._values(one), "best": None, "verdict": "kept"} for one in said]
+    told = audits._summed(lines)
+    assert (told["judged"], told["right"], told["right_share"]) == (2, 1, 0.5)
+    assert [told[name] for name in ("complete", "minimal", "best", "ambiguous")] == [None] * 4
+    found = {
+        "triplets": {"made": told, "kept": told}, "judge": {"name": "", "about": ""},
+        "false_negatives": None, "noise": {}, "shortcuts": {},
+    }  # fmt: skip
+    assert [label for label, _, _ in summary.figures(found)] == ["triplets", "judged", "right"]
+
+
 def test_figures_are_json_and_stand_in_the_run(out, run, found):
     assert json.loads(json.dumps(found)) == store.read_json(f"{out}/audit/audit.json")
     assert audits.standing(run) == store.read_json(f"{out}/audit/audit.json")
@@ -312,6 +349,13 @@ def test_a_run_of_which_nothing_is_known_says_what_is_needed(out, tmp_path):
             store.write_table(path, table)
     with pytest.raises(DatagenError, match="no truth to audit by: needs"):
         audit(place)
+
+
+def test_a_collection_that_is_not_there_is_told_before_anything_is_judged(out, tmp_path):
+    judged = []
+    with pytest.raises(DatagenError, match="no such file or folder"):
+        audit(out, against=[str(tmp_path / "none")], say=lambda done, of: judged.append(done))
+    assert judged == []
 
 
 def test_the_command_says_it_in_a_table_or_in_json(out, found):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import datagen
-from datagen import clip, models, schema
+from datagen import clip, models, refilter, schema
+from datagen.audit.audit import audit
 from datagen.audit.shortcuts import NEEDS, shortcuts
 from datagen.cluster.connect import connect
 from datagen.errors import RecipeError
@@ -80,6 +83,31 @@ def test_the_audit_agrees_with_the_filters_and_with_numpy(out: str) -> None:
     kept = table.filter(np.array([one == schema.KEPT for one in table["verdict"].to_pylist()]))
     some = found.figures(kept["id"].to_pylist())
     assert (some["rows"], some["text"], some["reference"]) == (kept.num_rows, 0, 0)
+
+
+def test_the_place_that_keeps_99_percent_of_right_rows_does_so_when_it_decides(
+    out: str, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "run")
+    shutil.copytree(out, place)
+
+    def both() -> dict[str, Any]:
+        (step,) = [one for one in audit(place)["steps"] if one["id"] == "both"]
+        return step
+
+    drawn = {one["rule"]: one for one in both()["curves"]}
+    assert {rule: one["score"] for rule, one in drawn.items()} == {
+        "low": "score_consistency_composed",
+        "max_rank": "score_consistency_composed_rank",
+    }
+    assert drawn["max_rank"]["in_force"] is None
+    last = drawn["max_rank"]["keeps_99"]
+    assert last == int(last) > 1
+    for rank, enough in ((int(last), True), (int(last) - 1, False)):
+        refilter.refilter(place, [f"both.max_rank={rank}"], report=False)
+        decided = both()
+        assert (decided["right_kept"] >= 0.99) is enough
+        assert {one["rule"]: one["in_force"] for one in decided["curves"]}["max_rank"] == rank
 
 
 def test_another_threshold_measures_nothing_again(out: str) -> None:

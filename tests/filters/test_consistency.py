@@ -104,7 +104,7 @@ def test_batches_do_not_show(context: Context, by: str, batch: int) -> None:
     [
         ("direction", {}, 0.2),
         ("direction", {"low": 0.5}, 0.5),
-        ("margin", {}, -0.03),
+        ("margin", {}, 0.0),
         ("margin", {"low": 0.4}, 0.4),
         ("composed", {"low": -0.4}, -0.4),
         ("captions", {"low": -0.1}, -0.1),
@@ -130,6 +130,12 @@ def test_rows_whose_target_is_far_are_rejected(context: Context) -> None:
     expected = [(schema.REJECTED, "too_far") if one else (schema.KEPT, None) for one in far]
     assert queries.decided(operator, table, scores) == expected
     assert 0 < far.sum() < 60
+
+
+def test_the_threshold_in_force_by_default_is_told() -> None:
+    for by, low in (("margin", 0.0), ("direction", 0.2)):
+        assert ConsistencySettings.model_validate({"space": "x", "by": by, "low": None}).low == low
+    assert ConsistencySettings(space="x").model_dump()["low"] == 0.0
 
 
 def test_captions_told_the_wrong_way_round_score_low(context: Context) -> None:

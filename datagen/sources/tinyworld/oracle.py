@@ -215,6 +215,8 @@ def distance(outcome: Outcome, target: Shown) -> int:
     return least + ground + (not holds(outcome.ground_act, acts_of(target)[1]))
 
 
+# A text is asked about many targets in a row.
+@functools.lru_cache(maxsize=64)
 def _read(text: str, reference: Shown, clip: bool) -> tuple[list[Reading], str]:
     if clip or isinstance(reference, Clip):
         return clip_readings(text, reference)
