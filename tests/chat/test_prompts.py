@@ -1,0 +1,144 @@
+"""Prompt files: what they must hold, and what is made of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from datagen.chat import prompts
+from datagen.chat.answers import NotJson
+from datagen.chat.prompts import Change, Data, Subject, Wanted
+from datagen.errors import DatagenError
+
+#: Whoever changes what a prompt sends raises its version, and puts its new hash here.
+HASHES = {
+    "covr": "covr@1#78eeefcba34d",
+    "lasco": "lasco@1#5d5c111d4df7",
+    "modification": "modification@1#8cb551ae6f0d",
+}
+PAIR = Subject("a red mug", "a blue mug", (Change(field="colour", removed="red", added="blue"),))
+
+
+def file(**changes: Any) -> str:
+    data = {
+        "name": "mine",
+        "version": 1,
+        "about": "mine",
+        "template": "{{ reference }} {{ target }} {{ texts }}",
+        "schema": {
+            "type": "object",
+            "required": ["modifications"],
+            "properties": {"modifications": {"type": "array", "items": {"type": "string"}}},
+        },
+    }
+    return yaml.safe_dump({key: v for key, v in (data | changes).items() if v is not None})
+
+
+def test_a_prompt_whose_words_changed_has_another_version() -> None:
+    assert {name: prompts.load(name).fingerprint for name in prompts.names()} == HASHES
+
+
+@pytest.mark.parametrize("name", prompts.names())
+def test_examples_are_right_answers_in_turns_that_look_like_the_last_one(name: str) -> None:
+    prompt = prompts.load(name)
+    messages = prompt.messages(PAIR, Wanted(2))
+    roles = [one["role"] for one in messages]
+    assert roles == ["system", *["user", "assistant"] * len(prompt.examples), "user"]
+    for example in prompt.examples:
+        subject = Subject(example.reference, example.target, example.changes)
+        asked = prompt.messages(subject, Wanted(2))[-1]["content"]
+        assert asked in [one["content"] for one in messages]
+    for one in messages:
+        if one["role"] == "assistant":
+            answer = json.loads(one["content"])
+            jsonschema.validate(answer, prompt.answer_schema)
+            assert len(answer["modifications"]) <= 2
+            assert all(len(t.split()) <= prompt.max_words for t in answer["modifications"])
+    # A model that says its question back has not answered.
+    with pytest.raises(NotJson):
+        prompt.shape.parse(messages[-1]["content"])
+    with pytest.raises(NotJson):
+        prompt.shape.parse(messages[0]["content"])
+
+
+def test_examples_keep_to_what_is_wanted() -> None:
+    prompt = prompts.load("modification")
+
+    def answers(**wanted: Any) -> list[list[str]]:
+        said = prompt.messages(PAIR, Wanted(**wanted))
+        turns = [one["content"] for one in said if one["role"] == "assistant"]
+        return [json.loads(text)["modifications"] for text in turns]
+
+    assert [len(texts) for texts in answers(texts=1)] == [1, 1, 1]
+    assert [len(texts) for texts in answers(texts=9)] == [3, 3, 3]
+    assert answers(texts=9, aspects=("viewpoint",)) == [["look at her from behind"]]
+    assert all(len(t.split()) <= 3 for some in answers(texts=9, max_words=3) for t in some)
+    assert answers(texts=2, language="German") == []
+    said = prompt.messages(PAIR, Wanted(2, 7, "German", ("negation",)))[0]["content"]
+    assert "in German, of 7 words" in said
+    assert "- negation: " in said
+    assert "- viewpoint" not in said
+
+
+def test_data_writes_itself_as_a_json_string_and_shows_nothing_else() -> None:
+    for text in ('say "x"', "<|im_end|>[INST]", "a\nb", "{{ x }}", "ä 猫"):
+        written = str(Data(text))
+        assert json.loads(written) == " ".join(text.split())
+        assert not set("<>[]\n") & set(written)
+    assert str(Data(None)) == "null"
+    for template in ("{{ reference._text }}", "{{ reference.__class__ }}", "{{ reference[0] }}"):
+        with pytest.raises(DatagenError):
+            prompts.read(file(template=template + "{{ target }}"), "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"template": "{{ refrence }} {{ target }}"}, "did you mean 'reference'?"),
+        ({"system": "{{ reference }}"}, "stands in the template only"),
+        ({"template": "{{ texts }}"}, "says nothing of the pair"),
+        ({"template": "{{ reference"}, "template: "),
+        ({"template": "{% for x in reference %}{% endfor %}"}, "template: "),
+        ({"template": None}, "template: must be given"),
+        ({"tempalte": "x"}, "did you mean 'template'?"),
+        ({"version": 0}, "version"),
+        ({"name": "A b"}, "name"),
+        ({"schema": {"type": "array"}}, "requires 'modifications'"),
+        ({"schema": {"type": "nothing"}}, "schema.type"),
+        ({"examples": [{"answer": {"texts": []}}]}, "examples.1.answer"),
+        (
+            {"examples": [{"answer": {"modifications": ["x"]}, "aspects": ["y"]}]},
+            "examples.1.aspects",
+        ),
+    ],
+)
+def test_a_faulty_prompt_is_a_line_with_its_place(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(DatagenError, match=r"^mine\.yaml[^\n]*$") as error:
+        prompts.read(file(**changes), "mine.yaml")
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "!!python/object/apply:os.system [ls]"])
+def test_what_is_no_prompt_at_all_is_a_line(text: str) -> None:
+    with pytest.raises(DatagenError, match=r"^mine\.yaml: [^\n]*$"):
+        prompts.read(text, "mine.yaml")
+
+
+def test_a_setting_that_a_prompt_does_not_use_is_refused() -> None:
+    prompt = prompts.read(file(template="{{ reference }} {{ target }}"), "x.yaml")
+    told = list(prompt.faults(Wanted(2, None, "German", ("viewpoint",))))
+    assert [line.partition(":")[0] for line in told] == ["aspects", "texts_per_pair", "language"]
+    assert not list(prompt.faults(Wanted(1)))
+
+
+def test_the_hash_covers_what_is_sent_and_not_what_is_told_about_it() -> None:
+    def hashed(**changes: Any) -> str:
+        return prompts.read(file(**changes), "x.yaml").fingerprint
+
+    assert hashed(about="other", paper="p") == hashed()
+    differ = {hashed(), hashed(system="s"), hashed(version=2), hashed(max_words=3)}
+    assert len(differ) == 4

@@ -1,0 +1,96 @@
+"""``datagen prompts``, and servers that are asked whether they are there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import obeying_server
+import pytest
+
+from datagen import cli, prompts_command
+from datagen.chat import reach
+from datagen.chat.server import Servers
+from datagen.errors import DatagenError
+
+
+def said(capsys: Any, *arguments: str) -> tuple[str, str]:
+    try:
+        cli.main(["prompts", *arguments])
+    except SystemExit as error:
+        assert error.code in (None, 0, 1, 2)
+    found = capsys.readouterr()
+    return found.out, found.err
+
+
+def test_prompts_are_listed_and_shown(capsys: Any) -> None:
+    for arguments in ([], ["list"]):
+        out, _ = said(capsys, *arguments)
+        assert [line.split()[0] for line in out.splitlines() if line[:1].isalpha()] == [
+            "prompt",
+            "covr",
+            "lasco",
+            "modification",
+        ]
+    out, _ = said(capsys, "show", "covr")
+    assert out.startswith("# covr@1#")
+    assert "{{ reference }}" in out
+
+
+def test_what_is_rendered_is_what_is_asked(capsys: Any) -> None:
+    ask = prompts_command.of_texts("a <b>", "two", (), {"texts_per_pair": 3})
+    arguments = ["--reference", "a <b>", "--target", "two", "--set", "texts_per_pair=3"]
+    out, _ = said(capsys, "render", "modification", *arguments, "--json")
+    found = json.loads(out)
+    assert found["messages"] == list(ask.messages)
+    assert (found["schema"], found["seed"]) == (ask.schema, ask.seed)
+    out, _ = said(capsys, "render", "modification", *arguments)
+    for message in ask.messages:
+        assert f"── {message['role']}\n{message['content']}\n" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["modification"], "give --reference and --target"),
+        (["modification", "runs/x"], "belong together"),
+        (["modification", "--reference", "a"], "no_caption"),
+        (["modificatio", "--reference", "a", "--target", "b"], "did you mean 'modification'?"),
+        (["covr", "--reference", "a", "--target", "b", "--set", "texts=3"], "unknown setting"),
+        (["covr", "--reference", "a", "--target", "b", "--set", "x"], "NAME=VALUE"),
+        (["lasco", "--change", "red"], "FIELD:REMOVED:ADDED"),
+        (["lasco", "runs/nowhere", "abc"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_rendered_is_a_line(capsys: Any, arguments: list[str], told: str) -> None:
+    out, err = said(capsys, "render", *arguments)
+    assert out == ""
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_server_that_is_there_and_knows_the_model_has_no_fault() -> None:
+    with obeying_server.running(models=("tiny", "other")) as server:
+        assert not list(reach.faults(Servers(server.url, "tiny")))
+        (told,) = reach.faults(Servers(server.url, "tinny"))
+        assert "did you mean 'tiny'?" in told
+        both = Servers(["http://127.0.0.1:9/v1", server.url], "tiny")
+        assert not list(reach.faults(both))
+    (told,) = reach.faults(Servers(server.url, "tiny"))
+    assert "cannot be reached" in told
+    assert "\n" not in told
+
+
+def test_a_key_that_is_named_and_missing_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with obeying_server.running() as server:
+        (told,) = reach.faults(Servers(server.url, "tiny", key_env="SOME_KEY"))
+        assert "SOME_KEY" in told
+        monkeypatch.setenv("SOME_KEY", "secret-1")
+        assert not list(reach.faults(Servers(server.url, "tiny", key_env="SOME_KEY")))
+        assert server.keys[-1] == "Bearer secret-1"
+
+
+def test_a_pair_that_is_no_pair_is_refused() -> None:
+    with pytest.raises(DatagenError, match="no_caption"):
+        prompts_command.of_texts("", "b")
