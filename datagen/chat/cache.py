@@ -343,15 +343,24 @@ class Cached:
     ) -> None:
         self.engine = engine
         self.cache = cache
-        self.model = engine.model if model is None else model
-        self.revision = engine.revision if revision is None else revision
+        self._model = model
+        self._revision = revision
+
+    @property
+    def model(self) -> str:
+        return self.engine.model if self._model is None else self._model
+
+    @property
+    def revision(self) -> str:
+        return self.engine.revision if self._revision is None else self._revision
 
     def open(self) -> None:
         self.cache.open()
         self.engine.open()
 
     def answer(self, asks: Sequence[Ask], each: Each | None = None) -> list[Answer]:
-        keys = [ask.key(self.model, self.revision) for ask in asks]
+        model, revision = self.model, self.revision
+        keys = [ask.key(model, revision) for ask in asks]
         known = dict(zip(keys, self.cache.get(keys), strict=True))
         places: dict[str, list[int]] = {}
         for number, key in enumerate(keys):
