@@ -17,8 +17,8 @@ from datagen.errors import DatagenError
 def said(capsys: Any, *arguments: str) -> tuple[str, str]:
     try:
         cli.main(["prompts", *arguments])
-    except SystemExit as error:
-        assert error.code in (None, 0, 1, 2)
+    except SystemExit:
+        pass
     found = capsys.readouterr()
     return found.out, found.err
 
