@@ -167,6 +167,9 @@ class _Lease:
                     # writes, but two would do the work twice.
                     self.lost = True
                     if self._holder is threading.main_thread():
-                        signal.pthread_kill(self._holder.ident or 0, signal.SIGINT)
+                        # Ctrl-C is ignored by what a script has put into the background.
+                        quiet = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+                        stop = signal.SIGTERM if quiet else signal.SIGINT
+                        signal.pthread_kill(self._holder.ident or 0, stop)
                     return
                 store.write_bytes(self.path, self._note())

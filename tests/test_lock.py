@@ -99,7 +99,18 @@ def oversleep(out):
         time.sleep(20)
 
 
-def test_a_process_that_slept_through_its_time_stops_and_leaves_the_lock_alone(monkeypatch):
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def heard(request):
+    """The signal that stops this process; Ctrl-C may be ignored."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(request.param, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+
+
+def test_a_process_that_slept_through_its_time_stops_and_leaves_the_lock_alone(monkeypatch, heard):
     monkeypatch.setattr(lock, "RENEW", 0.05)
     out = f"memory://{uuid.uuid4().hex}"
     with pytest.raises(DatagenError, match="has taken this run over"):
