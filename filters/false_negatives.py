@@ -31,17 +31,18 @@ MARGIN = {"composed": 0.0, "target": 0.005}
 
 class FalseNegativesSettings(Settings):
     """by: an item fits where it has the caption of a target (``captions``: equal but for case and
-    punctuation), the ``labels`` of a target (those named; all of them where none is), where it is
-    at least as near to reference and text together as the target (``composed``: a space whose
-    model takes texts), or nearly where the target is (``target``: any space).
+    punctuation), the labels of a target (``labels``), where it is at least as near to reference
+    and text together as the target (``composed``: a space whose model takes texts), or nearly
+    where the target is (``target``: any space).
 
+    labels: of ``by: labels``, those that must be equal; all of them where none is named.
     space, weight: of ``composed`` (share of the text in the sum of both, 0 to 1) and ``target``.
     margin: by how much farther than the target an item may be (cosine; by default 0 of
     ``composed`` and 0.005 of ``target``). most: items that are looked for, for each row.
 
     action: items that fit are taken out of the negatives, always; ``add`` makes them targets as
-    well, the nearest first, until there are ``max_targets``; ``reject`` rejects rows with more
-    than ``max`` of them.
+    well, the nearest first; ``reject`` rejects rows that have too many of them.
+    max_targets: of ``add``, targets of a row at most. max: of ``reject``, items that may fit.
     """
 
     by: Literal["captions", "labels", "composed", "target"] = "captions"
