@@ -283,7 +283,7 @@ def test_a_part_that_cannot_be_read_is_a_failed_row_with_an_id(tmp_path):
 def test_a_source_of_which_nothing_can_be_read_ends_in_a_line(tmp_path):
     source = captions(tmp_path / "in", bad=[])
     (tmp_path / "in/bad.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(DatagenError, match=r"left no row of 1 \(error 1\)"):
+    with pytest.raises(DatagenError, match=r"left no row of 1 \(error 1; such as: Unicode"):
         package.run({"source": source, "steps": PAIRED}, str(tmp_path / "run"))
 
 

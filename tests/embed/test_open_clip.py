@@ -319,7 +319,7 @@ def test_the_registry_finds_it_and_it_declares_what_it_reads(tiny_clip: str) -> 
     text = OpenClip(OpenClipSettings(space="mine", of="caption", model=tiny_clip))
     assert image.needs("items") == {"items.media"}
     assert text.needs("items") == {"items.captions"}
-    assert image.gives("items") == {"space.image"}
+    assert image.gives("items") == {"space.image", "texts.image", "images.image"}
     assert text.columns("items") == ["id", "captions"]
     assert image.resources().actor
     assert dataclasses.replace(image.resources(), gpus=0).gpus == 0

@@ -124,7 +124,7 @@ def test_it_travels_to_a_worker_and_declares_what_it_reads(tiny_encoder: str) ->
     assert there.encode([]).shape == (0, 32)
     assert registry.find("embed", "sentence_transformers") is SentenceTransformers
     assert operator.needs("items") == {"items.captions"}
-    assert operator.gives("items") == {"space.caption"}
+    assert operator.gives("items") == {"space.caption", "texts.caption"}
     assert operator.revision().startswith("sha256:")
 
 

@@ -134,7 +134,7 @@ def test_a_record_that_became_no_item_is_shown_by_its_key(made):
     [
         (lambda name: name[:-3] + "zzz", "did you mean '{id}'?"),
         (lambda name: "dir/3.pn", "did you mean the item 'dir/3.png'?"),
-        (lambda name: "", "more than one"),
+        (lambda name: "", "give an id of a triplet"),
         (lambda name: "nothing at all", "give an id of a triplet"),
     ],
 )
