@@ -39,7 +39,16 @@ def of_settings(place: str, error: ValidationError, data: Any, known: Iterable[s
         where = ".".join([place, *_way(problem["loc"], data)])
         kind, given = problem["type"], problem["input"]
         if kind == "extra_forbidden":
-            lines.append(f"{where}: unknown setting; {nearest(str(problem['loc'][-1]), known)}")
+            name = str(problem["loc"][-1])
+            if len(problem["loc"]) > 1:  # ``known`` are names of the outermost settings
+                lines.append(f"{where}: unknown setting '{name}'")
+            else:
+                lines.append(f"{where}: unknown setting; {nearest(name, known)}")
+        elif kind in ("union_tag_not_found", "union_tag_invalid"):
+            about = problem["ctx"]
+            tag, valid = str(about["discriminator"]).strip("'"), about.get("expected_tags")
+            way = f"no '{about['tag']}'; valid: {valid}" if valid else "must be given"
+            lines.append(f"{where}.{tag}: {way}")
         elif kind == "missing":
             lines.append(f"{where}: must be given")
         elif kind == "too_short" and len(given) >= problem["ctx"]["min_length"]:

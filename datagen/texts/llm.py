@@ -101,7 +101,13 @@ class Llm(RowOperator[LlmSettings]):
         }
 
     def check(self) -> Iterable[str]:
-        return self.settings.engine.absent()
+        absent = list(self.settings.engine.absent())
+        yield from absent
+        if not absent:
+            try:
+                self.revision()
+            except DatagenError as error:
+                yield f"engine: {error}"
 
     def reach(self) -> Iterable[str]:
         return self.settings.engine.reach()

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from datagen import schema
+from datagen import recipe, schema
 from datagen.chat.ask import Answer, Ask
-from datagen.errors import DatagenError
+from datagen.errors import DatagenError, RecipeError
 from datagen.step import Context
 from datagen.texts.llm import Llm, LlmSettings
 
@@ -272,3 +272,24 @@ def test_a_key_in_a_recipe_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(DatagenError) as error:
         LlmSettings.model_validate({"engine": {**ENGINE, "url": f"http://me:{key}@host/v1"}})
     assert key not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        ({}, "engine.kind: must be given"),
+        ({"kind": "servr"}, "engine.kind: no 'servr'; valid: 'server', 'transformers'"),
+        ({"kind": "server", "model": "m"}, "url or urls expected"),
+        ({"kind": "server", "model": "m", "url": "x"}, "an address looks like"),
+        ({**ENGINE, "concurency": 3}, "unknown setting 'concurency'"),
+        ({"kind": "transformers", "model": "file:/nowhere"}, "no such file"),
+        ({"kind": "transformers", "model": "org/name"}, "did you mean 'hf:org/name'?"),
+    ],
+)
+def test_a_faulty_engine_is_a_line_of_the_recipe(engine: dict[str, Any], told: str) -> None:
+    steps = [{"pair": {"op": "one_word_diff"}}, {"text": {"op": "llm", "engine": engine}}]
+    with pytest.raises(RecipeError) as error:
+        recipe.check({"source": {"type": "tinyworld", "count": 4}, "steps": steps})
+    (line,) = error.value.faults
+    assert told in line
+    assert "\n" not in line
