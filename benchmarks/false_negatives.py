@@ -88,7 +88,8 @@ def main() -> None:
     print(f"{sum(map(bool, right))} have other right answers, {sum(map(len, right))} in all\n")
     print("| way | found | precision | recall |\n|---|---|---|---|")
     for by, settings in WAYS.items():
-        lists = [row[f"false_negatives_{by}"] for row in rows]
+        column = "_".join(["false_negatives", by, *filter(None, [settings.get("space")])])
+        lists = [row[column] for row in rows]
         if "space" not in settings:
             print(line(f"`{by}`", [{one["id"] for one in found} for found in lists], right))
         for margin in MARGINS if "space" in settings else ():

@@ -26,7 +26,7 @@ from datagen.step import Context, Resources, Settings
 Array = np.ndarray[Any, Any]
 
 #: How much farther from the query than the target an item may be, where a recipe does not say.
-MARGIN = {"composed": 0.0, "target": 0.005}
+MARGIN = {"composed": 0.0, "target": 0.01}
 
 
 class FalseNegativesSettings(Settings):
@@ -38,7 +38,7 @@ class FalseNegativesSettings(Settings):
     labels: of ``by: labels``, those that must be equal; all of them where none is named.
     space, weight: of ``composed`` (share of the text in the sum of both, 0 to 1) and ``target``.
     margin: by how much farther than the target an item may be (cosine; by default 0 of
-    ``composed`` and 0.005 of ``target``). most: items that are looked for, for each row.
+    ``composed`` and 0.01 of ``target``). most: items that are looked for, for each row.
 
     action: items that fit are taken out of the negatives, always; ``add`` makes them targets as
     well, the nearest first; ``reject`` rejects rows that have too many of them.
