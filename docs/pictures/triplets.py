@@ -14,6 +14,8 @@ SIDE, GAP, TEXT, HEAD = 144, 10, 212, 34
 #: Between the triplet and its hard negatives.
 GUTTER = 26
 NEGATIVES = 3
+#: Words of events that show in a small picture.
+SEEN = (" move", " slide", " grow", " shrink", " glide")
 #: Frames of the picture, and how long each is shown (ms); the last one stays.
 FRAMES, SHOWN, STAYS = 12, 125, 1200
 
@@ -44,8 +46,8 @@ def chosen(run, images, clips):
         opening = (moves, sample["modification"].split()[0])
         enough = len(sample["negatives"]) >= NEGATIVES
         alike = all(isinstance(one, list) == moves for one in sample["targets"])
-        # Of clips, those in which something moves from place to place are seen at a glance.
-        alike &= not moves or " move " in sample["modification"]
+        # Of clips, those in which something moves, grows or shrinks are seen at a glance.
+        alike &= not moves or any(verb in sample["modification"] for verb in SEEN)
         members = sample["json"]["references"] + sample["json"]["targets"]
         fresh = shown.isdisjoint(member["id"] for member in members)
         if opening not in seen and enough and alike and fresh and left[moves]:
