@@ -16,7 +16,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from datagen.chat._calls import Call
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_KEY = "OPENAI_API_KEY"
+#: Name of the threads that the event loops turn in.
+THREAD = "datagen-chat"
 #: Seconds in which a connection must stand.
 CONNECT = 15.0
 
@@ -90,10 +92,10 @@ class Servers:
             return
         self._key = self._read_key()
         loop = asyncio.new_event_loop()
-        threading.Thread(target=_turn, args=(loop,), name="datagen-chat", daemon=True).start()
+        threading.Thread(target=_turn, args=(loop,), name=THREAD, daemon=True).start()
         self._loop = loop
         self._run(self._connect())
-        self._end = weakref.finalize(self, _shut, loop, self._session)
+        self._end = weakref.finalize(self, _shut, loop, self._session, os.getpid())
         if self.budget is not None:
             self.budget.sync()
 
@@ -209,16 +211,26 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _shut(loop: asyncio.AbstractEventLoop, session: Any) -> None:
-    """Close connections and end the loop's thread; also when the owner was forgotten."""
+def _shut(loop: asyncio.AbstractEventLoop, session: Any, process: int) -> None:
+    """Close connections and end the loop's thread; also when the owner was forgotten.
+
+    Only in the ``process`` that opened them: one that was forked off has no such thread, and would
+    wait for it in whatever it was forked off for.
+    """
+    if os.getpid() != process:
+        return
 
     async def close() -> None:
-        await session.close()
-        for task in asyncio.all_tasks():
-            if task is not asyncio.current_task():
-                task.cancel()
+        try:
+            await session.close()
+            for task in asyncio.all_tasks():
+                if task is not asyncio.current_task():
+                    task.cancel()
+        finally:
+            loop.call_soon(loop.stop)
 
     with contextlib.suppress(Exception):
-        asyncio.run_coroutine_threadsafe(close(), loop).result(10)
-    stop: Callable[[], None] = loop.stop
-    loop.call_soon_threadsafe(stop)
+        closing = asyncio.run_coroutine_threadsafe(close(), loop)
+        # What was forgotten may be found by the loop's own thread, which cannot wait for itself.
+        if threading.current_thread().name != THREAD:
+            closing.result(10)

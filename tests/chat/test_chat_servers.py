@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import gc
+import os
 import pickle
 import random
 import socket
@@ -372,6 +374,23 @@ def test_an_engine_that_is_forgotten_ends_its_thread() -> None:
         gc.collect()
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_a_forked_process_leaves_the_engine_of_its_parent_alone() -> None:
+    with serving() as server:
+        engine = servers(server.url)
+        engine.answer(asks(2))
+        child = os.fork()
+        if not child:
+            # What collects the engine there would wait for a thread that only the parent has.
+            waited: list[object] = []
+            asyncio.run_coroutine_threadsafe = lambda *given: waited.append(given)  # type: ignore
+            engine._end()
+            os._exit(len(waited))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert all(answer.text for answer in engine.answer(asks(3)))
+        engine.close()
 
 
 def test_an_engine_can_be_closed_and_opened_again() -> None:
