@@ -131,7 +131,8 @@ def of_run(run: str, wanted: str, said: Mapping[str, Any] | None = None) -> Ask:
 def _asked(row: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Ask:
     from pydantic import ValidationError
 
-    from datagen.texts.llm import Llm, LlmSettings, subject_of
+    from datagen.chat.subject import subject_of
+    from datagen.texts.llm import Llm, LlmSettings
 
     try:
         operator = Llm(LlmSettings.model_validate(settings))
@@ -140,9 +141,9 @@ def _asked(row: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> As
             error
         )
     subject = subject_of(row)
-    if fault := operator.unfit(subject):
+    if fault := operator.refused(subject):
         raise DatagenError(f"this pair would be rejected as {fault[0]}: {fault[1]}")
-    return operator.ask(subject, row["id"], seed)
+    return operator.ask(operator.main, subject, operator.wanted, row["id"], seed)
 
 
 def _settings(texts: Any) -> dict[str, Any]:
@@ -180,7 +181,22 @@ def _as_json(ask: Ask) -> str:
 
 
 def _as_text(ask: Ask) -> str:
-    turns = [f"── {one['role']}\n{one['content']}\n" for one in ask.messages]
+    turns = [f"── {one['role']}\n{_content(one['content'])}\n" for one in ask.messages]
     schema = json.dumps(ask.schema, ensure_ascii=False)
     numbers = f"max_tokens {ask.max_tokens}, temperature {ask.temperature:g}, seed {ask.seed}"
     return "\n".join([*turns, f"── schema of the answer\n{schema}\n", f"── {numbers}\n"])
+
+
+def _content(content: Any) -> str:
+    """The content of a turn; pictures by what they are."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(
+        part["text"] if part["type"] == "text" else f"({_picture(part['image_url']['url'])})"
+        for part in content
+    )
+
+
+def _picture(url: str) -> str:
+    kind = url.partition(";")[0].removeprefix("data:")
+    return f"{kind}, {len(url.partition(',')[2]) * 3 // 4:,} bytes"

@@ -144,12 +144,17 @@ def fail_users(rows: pa.Table, verdicts: pa.Table, failed: pa.Table) -> pa.Table
 
 
 def explode(rows: pa.Table, answered: pa.Table, line: dict[str, Any]) -> pa.Table:
-    """Pairs to triplets: one row per text, with its own id and one more line of provenance."""
+    """Pairs to triplets: one row per text, with its own id and one more line of provenance.
+
+    ``references``, ``targets`` and ``evidence`` that an answer gives take the place of those of
+    the pair (a text for the way back), which is then another pair, with another id.
+    """
     texts = answered.filter(pc.equal(answered["verdict"], schema.KEPT))
     given = texts.drop_columns(["unit", *VERDICT])
     at = pc.index_in(texts["unit"], value_set=rows["id"].combine_chunks()).combine_chunks()
-    pairs = rows.take(at)
-    names = zip(texts["unit"].to_pylist(), texts["modification"].to_pylist(), strict=True)
+    pairs = with_members(rows.take(at), given)
+    given = given.drop_columns([name for name in _OF_PAIR if name in given.column_names])
+    names = zip(pairs["id"].to_pylist(), texts["modification"].to_pylist(), strict=True)
     ids = pa.array([schema.triplet_id(pair, text) for pair, text in names], pa.string())
     table = pairs.drop_columns(["id"]).add_column(0, "id", ids)
     table = table.append_column("pair", pairs["id"])
@@ -158,6 +163,33 @@ def explode(rows: pa.Table, answered: pa.Table, line: dict[str, Any]) -> pa.Tabl
     table = add_provenance(table, line)
     first = pd.Series(table["id"].to_pandas()).drop_duplicates().index
     return by_id(table.take(pa.array(first.to_numpy())))
+
+
+#: What an answer may give of the pair itself.
+_OF_PAIR = ("references", "targets", "evidence")
+
+
+def with_members(pairs: pa.Table, given: pa.Table) -> pa.Table:
+    """``pairs`` with the references, targets and evidence of ``given`` where it has them.
+
+    Row for row; a pair whose members change gets the id of the pair that it then is.
+    """
+    names = [name for name in _OF_PAIR if name in given.column_names]
+    if not names:
+        return pairs
+    changed = np.zeros(pairs.num_rows, bool)
+    for name in names:
+        own = given[name].cast(schema.PAIRS.field(name).type)
+        if name != "evidence":
+            changed |= pc.is_valid(own).to_numpy()
+        at = pairs.column_names.index(name)
+        pairs = pairs.set_column(at, name, pc.coalesce(own, pairs[name]))
+    ids = pairs["id"].to_pylist()
+    for row in np.flatnonzero(changed).tolist():
+        members = pairs.slice(row, 1)
+        told = (member_ids(members, name)[1] for name in ("references", "targets"))
+        ids[row] = schema.pair_id(*told)
+    return pairs.set_column(pairs.column_names.index("id"), "id", pa.array(ids, pa.string()))
 
 
 def add_provenance(table: pa.Table, line: dict[str, Any]) -> pa.Table:

@@ -15,6 +15,16 @@ from datagen.ingest import clean_caption
 
 #: Key of an answer under which its texts stand.
 TEXTS = "modifications"
+_TEXT = {"type": "string"}
+#: Kinds of prompts: the key that their answers require, and the least that its schema must say.
+KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "texts": (TEXTS, {"type": "array", "items": _TEXT}),
+    "differences": ("differences", {"type": "array", "items": _TEXT}),
+    "objects": ("objects", {"type": "array", "items": {"type": "object"}}),
+    "edits": ("edits", {"type": "array", "items": {"type": "object"}}),
+    "captions": ("captions", {"type": "array", "items": _TEXT}),
+    "choice": ("choice", {"type": "integer"}),
+}
 #: Characters of an answer that are read, and places in it where an object is looked for.
 MOST = 200_000
 _PLACES = 256
@@ -31,12 +41,12 @@ class NotJson(Exception):
 
 
 class Shape:
-    """A JSON schema (draft 2020-12) of an object whose ``modifications`` is a list of strings.
+    """A JSON schema (draft 2020-12) of an object that answers prompts of a kind of :data:`KINDS`.
 
     Raises DatagenError for another schema, and for one that is none.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: Mapping[str, Any], kind: str = "texts") -> None:
         import jsonschema
         from referencing import Registry
 
@@ -46,14 +56,11 @@ class Shape:
         except jsonschema.SchemaError as error:
             where = ".".join(["schema", *map(str, error.absolute_path)])
             raise DatagenError(f"{where}: {_line(error.message)}") from error
-        texts = (schema.get("properties") or {}).get(TEXTS)
-        kind = texts.get("items") if isinstance(texts, Mapping) else None
-        good = isinstance(kind, Mapping) and kind.get("type") == "string"
-        listed = isinstance(texts, Mapping) and texts.get("type") == "array" and good
-        if schema.get("type") != "object" or not listed or TEXTS not in schema.get("required", []):
-            raise DatagenError(
-                f"schema: an object expected that requires '{TEXTS}', an array of strings"
-            )
+        key, least = KINDS[kind]
+        value = (schema.get("properties") or {}).get(key)
+        required = schema.get("type") == "object" and key in schema.get("required", [])
+        if not required or not _says(value, least):
+            raise DatagenError(f"schema: an object expected that requires '{key}', {_named(least)}")
         self.schema = schema
         # An empty registry: no reference of a schema is fetched from anywhere.
         self._validator = draft(schema, registry=Registry())
@@ -87,6 +94,22 @@ class Shape:
         return (fitting[0], None) if fitting else (None, self.fault(objects[-1]))
 
 
+def _says(schema: Any, least: Mapping[str, Any]) -> bool:
+    """Whether ``schema`` says all that ``least`` does."""
+    if not isinstance(schema, Mapping):
+        return False
+    return all(
+        _says(schema.get(name), value) if isinstance(value, Mapping) else schema.get(name) == value
+        for name, value in least.items()
+    )
+
+
+def _named(least: Mapping[str, Any]) -> str:
+    if least["type"] == "array":
+        return f"an array of {least['items']['type']}s"
+    return f"an {least['type']}"
+
+
 def _objects(text: str) -> Iterator[dict[str, Any]]:
     """JSON objects in ``text`` that lie in no other object, in order."""
     at = 0
@@ -104,16 +127,18 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def texts_of(answer: Mapping[str, Any]) -> list[str]:
-    """The texts of an answer, each one line without control characters and outer quotes."""
-    found = []
-    for raw in answer[TEXTS]:
-        # Half a surrogate pair, as JSON can write it, is no text that a table can hold.
-        text = clean_caption(raw.encode("utf-8", "replace").decode("utf-8"))
-        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
-            text = text[1:-1].strip()
-        found.append(text)
-    return found
+def texts_of(answer: Mapping[str, Any], key: str = TEXTS) -> list[str]:
+    """The texts under ``key``, each one line without control characters and outer quotes."""
+    return [text_of(raw) for raw in answer[key]]
+
+
+def text_of(raw: str) -> str:
+    """A text of an answer as one line without control characters and outer quotes."""
+    # Half a surrogate pair, as JSON can write it, is no text that a table can hold.
+    text = clean_caption(raw.encode("utf-8", "replace").decode("utf-8"))
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+        text = text[1:-1].strip()
+    return text
 
 
 def shown(raw: str) -> str:

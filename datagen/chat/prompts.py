@@ -1,19 +1,18 @@
 """Prompts: versioned files with a system text, a template, examples and the schema of the answer.
 
 A prompt is a YAML file of ``datagen/prompts/`` or of the user's own (``file:my.yaml``). Templates
-are Jinja2 in a sandbox. What comes from the collection reaches them only as :class:`Data`, which
-writes itself as a JSON string that no quote, tag or special token of a model can leave, so every
-template delimits it; and the system text cannot use it at all.
+are Jinja2 in a sandbox. What comes from the collection reaches them only as
+:class:`datagen.chat.subject.Data`, and the system text cannot use it at all.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import yaml
@@ -23,89 +22,41 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datagen import schema
 from datagen.chat.answers import TEXTS, Shape
+from datagen.chat.subject import Change, Subject
 from datagen.errors import DatagenError, nearest, of_settings
-from datagen.ingest import clean_caption
 
 FOLDER = Path(__file__).resolve().parents[1] / "prompts"
 #: A prompt file is no longer than this (bytes).
 MOST_BYTES = 1 << 20
 ENGLISH = "English"
 
-#: What a template may use: of the pair, and of the settings.
-DATA = frozenset({"reference", "target", "changes"})
+#: What a template may use: of the row, and of the settings.
+DATA = frozenset({"reference", "target", "changes", "text", "notes", "candidates"})
 SETTINGS = frozenset({"texts", "max_words", "language", "aspects", "chosen"})
-
-#: Inside a JSON string these are written as escapes. Special tokens of models (``<|im_end|>``,
-#: ``[INST]``) begin with one of them, and are then nothing but text.
-_ESCAPED = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>[]"}
-
-
-class Data:
-    """A text of the collection in a template: it writes itself as a JSON string, and no more.
-
-    None is ``null``. It is true where there is a text.
-    """
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str | None) -> None:
-        self._text = None if text is None else clean_caption(text)
-
-    def __str__(self) -> str:
-        return json.dumps(self._text, ensure_ascii=False).translate(_ESCAPED)
-
-    def __bool__(self) -> bool:
-        return bool(self._text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Data) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
 
 
 class _Read(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class Change(_Read):
-    """What differs in one property; null: nothing was said of it."""
-
-    field: str | None = None
-    removed: str | None = None
-    added: str | None = None
-
-
 class Example(_Read):
-    """A pair and its right answer. ``aspects``: the kind of each of its texts, in their order."""
+    """A row and its right answer. ``aspects``: the kind of each of its texts, in their order."""
 
     reference: str = ""
     target: str = ""
     changes: tuple[Change, ...] = ()
+    text: str = ""
+    notes: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
     answer: dict[str, Any]
     aspects: tuple[str, ...] = ()
     language: str = ENGLISH
 
-
-@dataclass(frozen=True)
-class Subject:
-    """The pair that is asked about: its captions, and what is known to change."""
-
-    reference: str = ""
-    target: str = ""
-    changes: tuple[Change, ...] = ()
-
-    def names(self) -> dict[str, Any]:
-        """The variables of a template."""
-        changes = [
-            {"field": Data(one.field), "removed": Data(one.removed), "added": Data(one.added)}
-            for one in self.changes
-        ]
-        return {
-            "reference": Data(self.reference),
-            "target": Data(self.target),
-            "changes": changes,
-        }
+    @property
+    def subject(self) -> Subject:
+        """What is asked about."""
+        told = (self.changes, self.text, self.notes, self.candidates)
+        return Subject(self.reference, self.target, *told)
 
 
 @dataclass(frozen=True)
@@ -121,17 +72,21 @@ class Wanted:
 
 
 class Prompt(_Read):
-    """A prompt file. ``max_words``: of a text, where the settings say nothing; ``aspects``: kinds
-    of change by name, with what each means; ``schema``: JSON schema of the answer, an object whose
-    ``modifications`` is a list of strings.
+    """A prompt file. ``kind``: of answer, of :data:`datagen.chat.answers.KINDS`; ``max_words``: of
+    a text, where the settings say nothing; ``aspects``: kinds of change by name, with what each
+    means; ``pictures``: whose are shown, before the template's text; ``optional``: of what the
+    template uses, that which a row may lack; ``schema``: JSON schema of the answer.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     version: int = Field(ge=1)
     about: str
     paper: str = ""
+    kind: Literal["texts", "differences", "objects", "edits", "captions", "choice"] = "texts"
     max_words: int = Field(20, ge=1)
     aspects: dict[str, str] = {}
+    pictures: tuple[Literal["reference", "target"], ...] = ()
+    optional: frozenset[str] = frozenset()
     system: str = ""
     template: str
     examples: tuple[Example, ...] = ()
@@ -140,7 +95,7 @@ class Prompt(_Read):
     @functools.cached_property
     def shape(self) -> Shape:
         """The check of answers. Raises DatagenError for a schema that cannot be used."""
-        return Shape(self.answer_schema)
+        return Shape(self.answer_schema, self.kind)
 
     @functools.cached_property
     def uses(self) -> frozenset[str]:
@@ -149,13 +104,14 @@ class Prompt(_Read):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What of a pair the template uses; a pair without it cannot be asked about."""
-        return self.uses & DATA
+        """What of a row the template must have; a row without it cannot be asked about."""
+        return (self.uses & DATA) - self.optional
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """``name@version#hash``; the hash covers all that is sent."""
         sent = self.model_dump(mode="json", by_alias=True, exclude={"about", "paper"})
+        sent["optional"] = sorted(sent["optional"])
         return f"{self.name}@{self.version}#{schema.content_id('prompt', _canonical(sent))[:12]}"
 
     def faults(self, wanted: Wanted) -> Iterator[str]:
@@ -173,15 +129,22 @@ class Prompt(_Read):
         """The words that a text may have."""
         return self.max_words if wanted.max_words is None else wanted.max_words
 
-    def messages(self, subject: Subject, wanted: Wanted) -> tuple[dict[str, str], ...]:
-        """What is sent: system text, examples as turns of a conversation, and the pair."""
+    def messages(self, subject: Subject, wanted: Wanted) -> tuple[dict[str, Any], ...]:
+        """What is sent: system text, examples as turns of a conversation, and the row."""
         said = self._names(wanted)
-        out = []
+        out: list[dict[str, Any]] = []
         if system := _rendered(self.system, said):
             out.append(_message("system", system))
         for example in self.examples:
             out += self._turns(example, wanted)
-        out.append(_message("user", _rendered(self.template, said | subject.names())))
+        asked = _rendered(self.template, said | subject.names())
+        shown: list[dict[str, Any]] = []
+        for name in self.pictures:
+            shown.append({"type": "text", "text": f"{name}:"})
+            for url in subject.pictures.get(name, ()):
+                shown.append({"type": "image_url", "image_url": {"url": url}})
+        last = [*shown, {"type": "text", "text": asked}] if shown else asked
+        out.append({"role": "user", "content": last})
         return tuple(out)
 
     def _names(self, wanted: Wanted) -> dict[str, Any]:
@@ -198,6 +161,10 @@ class Prompt(_Read):
         """An example as question and answer; none where it shows nothing of what is wanted."""
         if example.language != wanted.language:
             return []
+        said = _rendered(self.template, self._names(wanted) | example.subject.names())
+        if self.kind != "texts":
+            whole = json.dumps(example.answer, ensure_ascii=False)
+            return [_message("user", said), _message("assistant", whole)]
         told: list[str] = example.answer[TEXTS]
         kinds = example.aspects or (None,) * len(told)
         texts = [
@@ -210,10 +177,9 @@ class Prompt(_Read):
             return []
         count = len(texts) or wanted.texts
         asked = self._names(replace(wanted, texts=count))
-        subject = Subject(example.reference, example.target, example.changes)
         answer = json.dumps({**example.answer, TEXTS: texts}, ensure_ascii=False)
         return [
-            _message("user", _rendered(self.template, asked | subject.names())),
+            _message("user", _rendered(self.template, asked | example.subject.names())),
             _message("assistant", answer),
         ]
 
@@ -283,20 +249,25 @@ def _check(prompt: Prompt) -> None:
         for name in sorted(_variables(text, part) - known):
             why = "stands in the template only" if name in DATA else nearest(name, known)
             raise DatagenError(f"{part}: '{name}' is no variable here; {why}")
-    if not prompt.needs:
+    if prompt.pictures and prompt.examples:
+        raise DatagenError("examples: they have no pictures to show; leave them out, or pictures")
+    if unknown := sorted(prompt.optional - DATA):
+        raise DatagenError(f"optional: '{unknown[0]}' is nothing that a template can use")
+    if not (prompt.uses & DATA or prompt.pictures):
         valid = ", ".join(sorted(DATA))
-        raise DatagenError(f"template: says nothing of the pair; use one of {valid}")
+        raise DatagenError(f"template: says nothing of the row; use one of {valid}")
     for number, example in enumerate(prompt.examples, 1):
         where = f"examples.{number}"
         if fault := shape.fault(example.answer):
             raise DatagenError(f"{where}.answer: {fault}")
-        if example.aspects and len(example.aspects) != len(example.answer[TEXTS]):
+        if example.aspects and len(example.aspects) != len(example.answer.get(TEXTS, ())):
             raise DatagenError(f"{where}.aspects: one for each text expected")
         if unknown := sorted(set(example.aspects) - set(prompt.aspects)):
             hint = nearest(unknown[0], prompt.aspects)
             raise DatagenError(f"{where}.aspects: no '{unknown[0]}'; {hint}")
     change = Change(field="colour", removed="red", added="blue")
-    prompt.messages(Subject("a red mug", "a blue mug", (change,)), Wanted(2))
+    told = ("a blue one", ("they differ in colour",), ("a blue mug", "a red mug"))
+    prompt.messages(Subject("a red mug", "a blue mug", (change,), *told), Wanted(2))
 
 
 def _canonical(value: Mapping[str, Any]) -> str:
@@ -341,18 +312,3 @@ def _rendered(text: str, names: Mapping[str, Any]) -> str:
         # A template of the user's own may do anything that the sandbox lets it.
         told = " ".join(str(error).split())
         raise DatagenError(f"template: {type(error).__name__}: {told}") from error
-
-
-def changes_of(evidence: Mapping[str, Any] | None) -> tuple[Change, ...]:
-    """What changes in a pair, but for whole texts that came with it."""
-    found: Iterable[Mapping[str, Any]] = (evidence or {}).get("changes") or ()
-    return tuple(
-        Change(field=one["field"], removed=one["removed"], added=one["added"])
-        for one in found
-        if one["field"] != "text" or one["removed"]
-    )
-
-
-def caption_of(members: Sequence[Mapping[str, Any]] | None) -> str:
-    """The caption that the pair uses of its first reference or target."""
-    return clean_caption((members[0]["caption"] if members else None) or "")

@@ -11,7 +11,7 @@ from typing import Any
 
 from datagen.chat.answers import MOST, NotJson, Shape, shown
 from datagen.chat.ask import Answer, Ask, Engine
-from datagen.chat.prompts import Data
+from datagen.chat.subject import Data
 from datagen.schema import canonical_json
 
 #: Rules by which a row without a right answer fails.
@@ -86,11 +86,15 @@ def _repair(ask: Ask, raw: str, fault: str, shape: Shape) -> Ask:
     the model say, and many chat templates refuse two turns of one role.
     """
     *before, last = ask.messages
-    content = (
-        f"{last['content']}\n\n"
+    said = (
         f"This was answered before, and the answer was refused: {fault}.\n"
         f"The refused answer, as a JSON string: {Data(raw[: min(MOST, _QUOTED)])}\n"
         "Answer again, with one JSON object that fits this JSON schema, and with nothing else:\n"
         f"{canonical_json(shape.schema)}"
     )
+    content = last["content"]
+    if isinstance(content, str):
+        content = f"{content}\n\n{said}"
+    else:
+        content = [*content, {"type": "text", "text": said}]
     return replace(ask, messages=(*before, {**last, "content": content}))

@@ -11,7 +11,8 @@ import yaml
 
 from datagen.chat import prompts
 from datagen.chat.answers import NotJson
-from datagen.chat.prompts import Change, Data, Subject, Wanted
+from datagen.chat.prompts import Wanted
+from datagen.chat.subject import Change, Data, Subject
 from datagen.errors import DatagenError
 
 #: Whoever changes what a prompt sends raises its version, and puts its new hash here.
@@ -100,7 +101,7 @@ def test_data_writes_itself_as_a_json_string_and_shows_nothing_else() -> None:
     [
         ({"template": "{{ refrence }} {{ target }}"}, "did you mean 'reference'?"),
         ({"system": "{{ reference }}"}, "stands in the template only"),
-        ({"template": "{{ texts }}"}, "says nothing of the pair"),
+        ({"template": "{{ texts }}"}, "says nothing of the row"),
         ({"template": "{{ reference"}, "template: "),
         ({"template": "{% for x in reference %}{% endfor %}"}, "template: "),
         ({"template": None}, "template: must be given"),

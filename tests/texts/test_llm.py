@@ -42,7 +42,7 @@ class Says:
 def step(answer: Callable[[Ask], str | Answer], **settings: Any) -> tuple[Llm, Says]:
     operator = Llm(LlmSettings.model_validate({"engine": ENGINE, **settings}))
     engine = Says(answer)
-    operator.engine = engine
+    operator.engines["engine"] = engine
     return operator, engine
 
 
@@ -101,7 +101,7 @@ def test_what_is_asked_of_a_row_hangs_on_the_row_and_the_seed_alone() -> None:
         operator(pairs(PAIR, ("a cat", "a dog")).slice(one, 1))
     assert [engine.asked[1], engine.asked[0]] == together
     assert together[0].seed != together[1].seed
-    operator.engine, operator._seed = engine, 1
+    operator.engines["engine"], operator._seed = engine, 1
     operator(pairs(PAIR))
     assert engine.asked[-1].messages == together[0].messages
     assert engine.asked[-1].seed != together[0].seed
@@ -222,7 +222,7 @@ def test_provenance_names_model_prompt_and_its_hash() -> None:
     line = operator.provenance(Context(step="llm", seed=3))
     assert line["model"] == "some"
     assert line["revision"] == "r1"
-    assert line["prompt"] == operator.prompt.fingerprint
+    assert line["prompt"] == operator.main.fingerprint
     assert line["prompt"].startswith("modification@1#")
     assert line["seed"] == 3
 

@@ -12,7 +12,8 @@ import pytest
 from test_llm import lines, pairs
 
 from datagen.chat import prompts
-from datagen.chat.prompts import Subject, Wanted
+from datagen.chat.prompts import Wanted
+from datagen.chat.subject import Subject
 from datagen.ingest import clean_caption
 from datagen.step import Context
 from datagen.texts.llm import Llm, LlmSettings

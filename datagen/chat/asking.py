@@ -1,0 +1,154 @@
+"""What operators that ask language models have in common: engines, prompts and their provenance.
+
+An operator has one engine or several, by the name of the setting that describes each, and one
+prompt or several. It asks by :func:`datagen.chat.structured.replies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic
+
+from pydantic import Field
+
+from datagen import schema, store
+from datagen.chat import prompts, structured
+from datagen.chat import settings as engines
+from datagen.chat.ask import Ask, Engine
+from datagen.chat.prompts import Prompt, Wanted
+from datagen.chat.structured import Reply
+from datagen.chat.subject import Subject
+from datagen.errors import DatagenError
+from datagen.step import Context, Operator, Resources, S, Settings
+
+_NEEDED = {
+    "reference": "no_caption",
+    "target": "no_caption",
+    "changes": "no_change_known",
+    "text": "no_text",
+}
+
+
+class AskSettings(Settings):
+    """Settings of every operator that asks a model."""
+
+    #: 0 takes the likeliest words, 1 draws them as the model weighs them.
+    temperature: float = Field(0.7, ge=0, le=2)
+    #: Tokens that an answer may have.
+    max_tokens: int = Field(512, ge=16, le=65_536)
+    #: Rows with a longer caption are rejected.
+    max_caption_chars: int = Field(2000, ge=1, le=100_000)
+
+
+class Asking(Operator[S], Generic[S]):
+    """Base of operators that ask models. Settings that describe engines make its ``engines``;
+    a subclass loads its prompts by :meth:`prompt`.
+    """
+
+    requires = (("jsonschema", "llm"),)
+
+    def __init__(self, settings: S) -> None:
+        super().__init__(settings)
+        self._prompts: dict[str, Prompt] = {}
+        self._seed = 0
+        self.engines: dict[str, Engine] = {
+            name: engines.make(one) for name, one in self._described().items()
+        }
+
+    def _described(self) -> dict[str, engines.EngineSettings]:
+        """The settings of its engines, by the names of these settings."""
+        kinds = (engines.ServerSettings, engines.TransformersSettings)
+        named = ((name, getattr(self.settings, name)) for name in type(self.settings).model_fields)
+        return {name: value for name, value in named if isinstance(value, kinds)}
+
+    def prompt(self, reference: str, kind: str, wanted: Wanted) -> Prompt:
+        """Load a prompt that this operator uses. Raises DatagenError where it gives no ``kind``
+        of answer, or not what is ``wanted``.
+        """
+        prompt = prompts.load(reference)
+        if prompt.kind != kind:
+            raise DatagenError(
+                f"prompt '{prompt.name}' asks for {prompt.kind}, where {kind} are wanted; "
+                "'datagen prompts list' tells which prompts do"
+            )
+        if faults := list(prompt.faults(wanted)):
+            raise DatagenError("; ".join(faults))
+        self._prompts[reference] = prompt
+        return prompt
+
+    def resources(self) -> Resources:
+        """Those of the engine that wants the most."""
+        wants = [one.resources() for one in self._described().values()]
+        return max(wants, key=lambda one: (one.gpus, one.cpus, one.batch_size))
+
+    def revision(self) -> str:
+        told = [one.revision for one in self.engines.values()]
+        told += [one.fingerprint for one in self._prompts.values()]
+        return " ".join(filter(None, told))
+
+    def provenance(self, context: Context) -> dict[str, Any]:
+        many = list(self.engines.values())
+        return super().provenance(context) | {
+            "model": " + ".join(dict.fromkeys(one.model for one in many)),
+            "revision": " + ".join(dict.fromkeys(filter(None, (m.revision for m in many)))) or None,
+            "prompt": " + ".join(one.fingerprint for one in self._prompts.values()),
+        }
+
+    def check(self) -> Iterable[str]:
+        for name, described in self._described().items():
+            absent = list(described.absent())
+            yield from absent
+            if absent:
+                continue
+            try:
+                _ = self.engines[name].revision
+            except DatagenError as error:
+                yield f"{name}: {error}"
+
+    def reach(self) -> Iterable[str]:
+        for one in self._described().values():
+            yield from one.reach()
+
+    def open(self, context: Context) -> None:
+        self._seed = context.seed
+        for name, described in self._described().items():
+            # What was spent belongs to the run: its next start goes on counting. One engine of a
+            # step counts as the step, so limits hold for all that it asks.
+            spent = store.join(context.out_dir, "spent", context.step) if context.out_dir else None
+            if spent and name != "engine":
+                spent = store.join(spent, name)
+            self.engines[name] = engines.make(described, spent)
+            self.engines[name].open()
+
+    def ask(self, prompt: Prompt, subject: Subject, wanted: Wanted, row: str, seed: int) -> Ask:
+        """What is asked about a row: the same for it wherever and whenever it is asked."""
+        drawn = int(schema.content_id("ask", str(seed), row)[:8], 16) & 0x7FFF_FFFF
+        return Ask(
+            messages=prompt.messages(subject, wanted),
+            schema=prompt.answer_schema,
+            max_tokens=self.settings.max_tokens,  # type: ignore[attr-defined]
+            temperature=self.settings.temperature,  # type: ignore[attr-defined]
+            seed=drawn,
+        )
+
+    def replies(
+        self,
+        prompt: Prompt,
+        subjects: Mapping[str, Subject],
+        wanted: Wanted,
+        engine: str = "engine",
+    ) -> dict[str, Reply]:
+        """A reply for every row, by its id."""
+        asks = [self.ask(prompt, one, wanted, name, self._seed) for name, one in subjects.items()]
+        found = structured.replies(self.engines[engine], asks, prompt.shape)
+        return dict(zip(subjects, found, strict=True))
+
+    def unfit(self, prompt: Prompt, subject: Subject) -> tuple[str, str] | None:
+        """The rule and detail that reject a row before anything is asked."""
+        for name in sorted(prompt.needs & set(_NEEDED)):
+            if not getattr(subject, name):
+                return _NEEDED[name], f"prompt '{prompt.name}' tells the model {name}"
+        most = self.settings.max_caption_chars  # type: ignore[attr-defined]
+        if (longest := subject.longest()) > most:
+            return "caption_too_long", f"{longest} > {most} characters"
+        return None
