@@ -187,8 +187,8 @@ def with_members(pairs: pa.Table, given: pa.Table) -> pa.Table:
     ids = pairs["id"].to_pylist()
     for row in np.flatnonzero(changed).tolist():
         members = pairs.slice(row, 1)
-        told = (member_ids(members, name)[1] for name in ("references", "targets"))
-        ids[row] = schema.pair_id(*told)
+        references, targets = (member_ids(members, name)[1] for name in ("references", "targets"))
+        ids[row] = schema.pair_id(references, targets)
     return pairs.set_column(pairs.column_names.index("id"), "id", pa.array(ids, pa.string()))
 
 
