@@ -13,107 +13,29 @@ again is asked again.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import IO, Any
-
-import numpy as np
+from typing import Any
 
 from datagen import store
-from datagen.chat.ask import KEY_BYTES, Answer, Ask, Each, Engine
+from datagen.chat import _lines
+from datagen.chat._index import Index, Place, hash_of
+from datagen.chat.ask import Answer, Ask, Each, Engine
 from datagen.errors import DatagenError
 
 #: Seconds between two looks at what others wrote, and between two files in an object store.
 EVERY = 5.0
-#: Bytes of the longest line: longer ones are damage.
-MOST = 32 << 20
-_KEY = 2 * KEY_BYTES
-_HEAD = _KEY + 10  # key, space, checksum of 8 digits, space
-_HEX = re.compile(rb"[0-9a-f]{%d}" % _KEY)
-
-_Place = tuple[int, int, int]  # number of the file, first byte, bytes
 
 
 def default_folder() -> str:
     """``$DATAGEN_ANSWERS``, or ``datagen/answers`` in the user's folder of caches."""
     top = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     return os.environ.get("DATAGEN_ANSWERS") or os.path.join(top, "datagen", "answers")
-
-
-def _line(key: str, answer: Answer) -> bytes:
-    known = {"text": answer.text, "fault": answer.fault}
-    counts = {"tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out}
-    # ASCII alone: no character of an answer can be taken for the end of a line.
-    body = json.dumps(known | counts, separators=(",", ":")).encode("ascii")
-    check = zlib.crc32(key.encode("ascii") + body)
-    return b"%s %08x %s\n" % (key.encode("ascii"), check, body)
-
-
-def _parse(line: bytes) -> tuple[str, Answer] | None:
-    """Key and answer of a whole line; None for a damaged one."""
-    if not _sound(line):
-        return None
-    try:
-        found = json.loads(line[_HEAD:])
-        text, fault = found["text"], found["fault"]
-        counts = (int(found["tokens_in"]), int(found["tokens_out"]))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
-    if not isinstance(text, str) or not isinstance(fault, (str, type(None))):
-        return None
-    return line[:_KEY].decode("ascii"), Answer(text, fault, *counts, cached=True)
-
-
-def _sound(line: bytes) -> bool:
-    key, head, body = line[:_KEY], line[_KEY:_HEAD], line[_HEAD:-1]
-    if line[-1:] != b"\n" or head != b" %08x " % zlib.crc32(key + body):
-        return False
-    return _HEX.fullmatch(key) is not None
-
-
-def _hash(key: bytes | str) -> int:
-    """The first 64 bits of a key, which the index goes by."""
-    return int(key[:16], 16)
-
-
-class _Index:
-    """Where lines lie, by hash: sorted arrays (32 bytes an answer), a dictionary of the last."""
-
-    def __init__(self) -> None:
-        self.hashes = np.empty(0, np.uint64)
-        self.places = np.empty((0, 3), np.int64)
-        self.recent: dict[int, list[_Place]] = {}
-        self.count = 0
-
-    def add(self, hashed: int, place: _Place) -> None:
-        self.recent.setdefault(hashed, []).append(place)
-        self.count += 1
-        if len(self.recent) >= 100_000:
-            self._merge()
-
-    def _merge(self) -> None:
-        flat = [(h, place) for h, places in self.recent.items() for place in places]
-        hashes = np.concatenate([self.hashes, np.array([h for h, _ in flat], np.uint64)])
-        places = np.concatenate([self.places, np.array([p for _, p in flat], np.int64)])
-        order = np.argsort(hashes, kind="stable")
-        self.hashes, self.places = hashes[order], places[order]
-        self.recent = {}
-
-    def find(self, hashed: int) -> list[_Place]:
-        first, last = (
-            int(np.searchsorted(self.hashes, np.uint64(hashed), side=side))
-            for side in ("left", "right")
-        )
-        old = [(int(a), int(b), int(c)) for a, b, c in self.places[first:last]]
-        return old + self.recent.get(hashed, [])
 
 
 class Cache:
@@ -136,7 +58,7 @@ class Cache:
         self.__init__(state["folder"])  # type: ignore[misc]
 
     def _forget(self) -> None:
-        self._index = _Index()
+        self._index = Index()
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._seen: dict[str, int] = {}
@@ -187,14 +109,14 @@ class Cache:
                 return list(pool.map(self._get, keys))
 
     def _get(self, key: str) -> Answer | None:
-        lines = [self._at(place) for place in self._index.find(_hash(key))]
-        for line in sorted(line for line in lines if line[:_KEY] == key.encode("ascii")):
-            parsed = _parse(line)
+        lines = [self._at(place) for place in self._index.find(hash_of(key))]
+        for line in sorted(line for line in lines if line[: _lines.KEY] == key.encode("ascii")):
+            parsed = _lines.parse(line)
             if parsed is not None:
                 return parsed[1]
         return None
 
-    def _at(self, place: _Place) -> bytes:
+    def _at(self, place: Place) -> bytes:
         number, first, size = place
         try:
             return store.read_bytes(store.join(self.folder, self._names[number]), first, size)
@@ -232,11 +154,11 @@ class Cache:
         # The plain file reads lines many times faster than fsspec's.
         with open(inner, "rb") if store.is_local(self.folder) else fs.open(inner, "rb") as file:
             file.seek(start)
-            for line in _lines(file):
+            for line in _lines.lines(file):
                 if line is None:
                     break  # another writer is at it, or was killed there
-                if _sound(line[0]):
-                    self._index.add(_hash(line[0]), (number, start, line[1]))
+                if _lines.sound(line[0]):
+                    self._index.add(hash_of(line[0]), (number, start, line[1]))
                 else:
                     self.damaged += 1
                 start += line[1]
@@ -255,11 +177,9 @@ class Cache:
 
         Raises DatagenError where the disk is full.
         """
-        if not _HEX.fullmatch(key.encode()):
-            raise ValueError(f"not the key of an ask: {key!r}")
         if answer.text is None:
             return
-        line = _line(key, answer)
+        line = _lines.line_of(key, answer)
         with self._lock:
             if store.is_local(self.folder):
                 self._append(key, line)
@@ -286,7 +206,7 @@ class Cache:
             self._leave_file()
             raise DatagenError(f"{self.folder}: the disk is full; free some space and run again")
         self._read_to[self._own_name] = start + len(line)
-        self._index.add(_hash(key), (self._number(self._own_name), start, len(line)))
+        self._index.add(hash_of(key), (self._number(self._own_name), start, len(line)))
 
     def _leave_file(self) -> None:
         if self._own is not None:
@@ -307,29 +227,13 @@ class Cache:
         store.write_bytes(store.join(self.folder, name), b"".join(self._waiting))
         number, start = self._number(name), 0
         for line in self._waiting:
-            self._index.add(_hash(line), (number, start, len(line)))
+            self._index.add(hash_of(line), (number, start, len(line)))
             start += len(line)
         self._seen[name] = start
         self._waiting = []
 
     def _explained(self, error: OSError) -> DatagenError:
         return DatagenError(f"answers in {store.explained(self.folder, error)}")
-
-
-def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int] | None]:
-    """Lines with their ends, and their bytes in the file; at last None where one has no end.
-
-    Of a line over :data:`MOST` only the beginning is held.
-    """
-    while line := file.readline(MOST):
-        size, piece = len(line), line
-        while piece[-1:] != b"\n" and len(piece) == MOST:
-            piece = file.readline(MOST)
-            size += len(piece)
-        if piece[-1:] != b"\n":
-            yield None
-            return
-        yield line, size
 
 
 class Cached:

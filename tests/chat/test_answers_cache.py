@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datagen.chat import _lines
 from datagen.chat import cache as cache_module
 from datagen.chat.ask import Answer, Ask, Each
 from datagen.chat.cache import Cache, Cached, default_folder
@@ -179,7 +180,7 @@ def test_a_line_that_is_too_long_is_skipped(
     writer.put(key(0), Answer("x" * 900))
     writer.put(key(1), Answer("short"))
     writer.close()
-    monkeypatch.setattr(cache_module, "MOST", 256)
+    monkeypatch.setattr(_lines, "MOST", 256)
     reader = Cache(str(tmp_path))
     reader.open()
     found = reader.get([key(0), key(1)])
