@@ -21,6 +21,18 @@ with locked(sys.argv[1]):
     time.sleep(60)
 """
 
+TAKE = """
+import sys
+from datagen.errors import DatagenError
+from datagen.lock import locked
+try:
+    with locked(sys.argv[1]):
+        print("taken")
+except DatagenError as error:
+    known = "another process is at work"
+    print("refused: " + known if known in str(error) else error)
+"""
+
 
 def holder(folder):
     process = subprocess.Popen(
@@ -28,6 +40,22 @@ def holder(folder):
     )
     assert process.stdout.readline() == "held\n"
     return process
+
+
+def refused(folder):
+    """Whether another process cannot take the lock of ``folder``, and says why."""
+    command = [sys.executable, "-c", TAKE, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout in ("taken\n", "refused: another process is at work\n"), done
+    return done.stdout != "taken\n"
+
+
+def held(out):
+    """Whether the lock of ``out`` on an object store is there, and refuses who comes."""
+    assert store.exists(f"{out}/{lock.NAME}")
+    with pytest.raises(DatagenError, match="another process is at work"), lock.locked(out):
+        pass
+    return True
 
 
 def test_a_second_process_is_refused_in_one_line(tmp_path):
@@ -49,13 +77,14 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     with lock.locked(str(tmp_path)):
-        pass
+        assert refused(tmp_path)
 
 
 def test_the_lock_is_free_after_use(tmp_path):
     for _ in range(2):
         with lock.locked(str(tmp_path)):
-            pass
+            assert refused(tmp_path)
+        assert not refused(tmp_path)
 
 
 def note(out, **values):
@@ -80,7 +109,7 @@ def test_on_an_object_store_a_renewed_lock_of_another_machine_holds_and_a_stale_
         pass
     note(out, renewed=time.time() - lock.STALE - 1)
     with lock.locked(out):
-        pass
+        assert held(out)
     assert not store.exists(f"{out}/{lock.NAME}")
 
 
@@ -90,7 +119,7 @@ def test_on_an_object_store_the_lock_of_a_dead_process_of_this_machine_is_free_a
         left = json.loads(store.read_bytes(f"{out}/{lock.NAME}"))
     note(out, **left)
     with lock.locked(out):
-        pass
+        assert held(out)
 
 
 def oversleep(out):
@@ -122,4 +151,4 @@ def test_a_damaged_lock_does_not_block():
     out = f"memory://{uuid.uuid4().hex}"
     store.write_bytes(f"{out}/{lock.NAME}", b"\xff not JSON")
     with lock.locked(out):
-        pass
+        assert held(out)
