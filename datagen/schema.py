@@ -170,6 +170,13 @@ def pair_id(references: Iterable[str], targets: Iterable[str], changes: str = ""
     return content_id("pair", "\n".join(references), "\n".join(targets), changes)
 
 
+def id_of_pair(pair: Mapping[str, Any]) -> str:
+    """The id that a miner gives a row of the pairs table: of its members and of what changes."""
+    references, targets = ([one["id"] for one in pair[side]] for side in ("references", "targets"))
+    changes = (pair["evidence"] or {}).get("changes")
+    return pair_id(references, targets, canonical_json(changes) if changes else "")
+
+
 def triplet_id(pair: str, modification: str) -> str:
     """The id of a triplet: its pair and its text."""
     return content_id("triplet", pair, modification)

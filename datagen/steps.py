@@ -142,7 +142,8 @@ def execute(
     line = operator.provenance(state.context(planned))
     if planned.step.after != planned.step.before:
         made = tables.explode(rows, answered, line)
-        return Outcome(made, verdicts, planned.step.after, same_level=False)
+        notes = tables.not_used(answered)
+        return Outcome(made, verdicts, planned.step.after, notes=notes, same_level=False)
     given = _given(answered)
     if on_items:
         lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))

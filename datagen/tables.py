@@ -23,6 +23,8 @@ VERDICT = ("verdict", "rule", "detail")
 #: What embedders give that is read one part at a time, and never as one table.
 VECTORS = ("vector", "frame_vectors", "frame_seconds")
 _RANK = {schema.KEPT: 0, schema.REJECTED: 1, schema.FAILED: 2}
+#: Rows of each kind that notes name.
+EXAMPLES = 3
 
 
 def by_id(table: pa.Table) -> pa.Table:
@@ -153,6 +155,7 @@ def explode(rows: pa.Table, answered: pa.Table, line: dict[str, Any]) -> pa.Tabl
     given = texts.drop_columns(["unit", *VERDICT])
     at = pc.index_in(texts["unit"], value_set=rows["id"].combine_chunks()).combine_chunks()
     pairs = with_members(rows.take(at), given)
+    turned = pc.not_equal(pairs["id"], texts["unit"]).to_numpy()
     given = given.drop_columns([name for name in _OF_PAIR if name in given.column_names])
     names = zip(pairs["id"].to_pylist(), texts["modification"].to_pylist(), strict=True)
     ids = pa.array([schema.triplet_id(pair, text) for pair, text in names], pa.string())
@@ -161,8 +164,26 @@ def explode(rows: pa.Table, answered: pa.Table, line: dict[str, Any]) -> pa.Tabl
     for name in given.column_names:
         table = table.append_column(name, given[name])
     table = add_provenance(table, line)
-    first = pd.Series(table["id"].to_pandas()).drop_duplicates().index
+    # A pair as it was mined comes before the same pair made by turning another around.
+    order = np.argsort(turned, kind="stable")
+    first = table["id"].to_pandas().iloc[order].drop_duplicates().index
     return by_id(table.take(pa.array(first.to_numpy())))
+
+
+def not_used(answered: pa.Table) -> dict[str, Any]:
+    """Notes on texts that came to nothing in units that are kept: counts by rule, and examples."""
+    frame = answered.select(["unit", *VERDICT]).to_pandas()
+    kept = frame.loc[frame["verdict"] == schema.KEPT, "unit"]
+    lost = frame[(frame["verdict"] != schema.KEPT) & frame["unit"].isin(kept)]
+    if lost.empty:
+        return {}
+    told: dict[str, list[str]] = {}
+    counts: dict[str, int] = {}
+    for rule, some in lost.fillna({"rule": "error"}).groupby("rule", sort=True):
+        counts[str(rule)] = len(some)
+        pairs = zip(some["unit"].head(EXAMPLES), some["detail"].head(EXAMPLES), strict=True)
+        told[str(rule)] = [f"{unit}: {detail or ''}"[:200] for unit, detail in pairs]
+    return {"not_used": counts, "examples": told}
 
 
 #: What an answer may give of the pair itself.
@@ -185,10 +206,9 @@ def with_members(pairs: pa.Table, given: pa.Table) -> pa.Table:
         at = pairs.column_names.index(name)
         pairs = pairs.set_column(at, name, pc.coalesce(own, pairs[name]))
     ids = pairs["id"].to_pylist()
+    # The id that miners give: a pair that is mined both ways is then the same pair, turned around.
     for row in np.flatnonzero(changed).tolist():
-        members = pairs.slice(row, 1)
-        references, targets = (member_ids(members, name)[1] for name in ("references", "targets"))
-        ids[row] = schema.pair_id(references, targets)
+        ids[row] = schema.id_of_pair(pairs.slice(row, 1).select(list(_OF_PAIR)).to_pylist()[0])
     return pairs.set_column(pairs.column_names.index("id"), "id", pa.array(ids, pa.string()))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -86,6 +86,21 @@ class Subject:
             "notes": [Data(one) for one in self.notes],
             "candidates": [Data(one) for one in self.candidates],
         }
+
+    def turned(self) -> Subject:
+        """What is asked about the way back: reference and target exchanged, and what changes."""
+        changes = tuple(
+            Change(field=one.field, removed=one.added, added=one.removed) for one in self.changes
+        )
+        other = {"reference": "target", "target": "reference"}
+        pictures = {other.get(name, name): urls for name, urls in self.pictures.items()}
+        return replace(
+            self,
+            reference=self.target,
+            target=self.reference,
+            changes=changes,
+            pictures=pictures,
+        )
 
     def longest(self) -> int:
         """Characters of its longest text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Generic
+from typing import Any, Generic
 
 import pyarrow as pa
 from pydantic import Field
@@ -17,12 +17,21 @@ from datagen.chat.structured import Reply
 from datagen.chat.subject import Subject, subject_of
 from datagen.schema import Level
 from datagen.step import RowOperator, S
+from datagen.texts import _ways
+from datagen.texts._ways import Way
 
 #: A row of an operator's answer: modification, verdict, rule, detail.
 Line = tuple[str | None, ...]
 _NAMES = ("id", "modification", "verdict", "rule", "detail")
 #: Characters of a text for each word that it may have; longer "words" are no words.
 _WORD = 40
+#: A pair of which the way back was wanted, and there is none.
+_ONE_WAY: Line = (
+    None,
+    schema.REJECTED,
+    "several_references",
+    "no text leads back to several references",
+)
 
 
 class WriterSettings(AskSettings):
@@ -36,6 +45,8 @@ class WriterSettings(AskSettings):
     language: str = Field(ENGLISH, pattern=r"^[^\W\d_][\w ()-]{0,39}$")
     #: Kinds of change to ask for, of those that the prompt knows; none: all of them.
     aspects: tuple[str, ...] = ()
+    #: Ask for the way back as well: from the (first) target to the reference.
+    both_directions: bool = False
 
     def wanted(self) -> Wanted:
         """As a prompt is told."""
@@ -76,22 +87,71 @@ class Writer(Asking[S], RowOperator[S], Generic[S]):
         return {row["id"]: subject_of(row) for row in rows.select(named).to_pylist()}
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        out: dict[str, list[Line]] = {}
-        asked: dict[str, Subject] = {}
-        for name, subject in self.subjects(rows).items():
-            if fault := self.refused(subject):
-                out[name] = [(None, schema.REJECTED, *fault)]
+        ways, lost = self._ways(rows)
+        asked: list[Way] = []
+        for way in ways:
+            if fault := self.refused(way.subject):
+                lost.append((way.row, *_told((None, schema.REJECTED, *fault), way)))
             else:
-                asked[name] = subject
-        for name, reply in self.written(asked).items():
-            out[name] = self.lines(reply, asked[name])
-        return answered((name, *line) for name in rows["id"].to_pylist() for line in out[name])
+                asked.append(way)
+        found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in rows["id"].to_pylist()}
+        replies = [(some, self.written(some)) for some in _ways.rounds(asked)]
+        for way in asked:
+            reply = next(r[way.name] for some, r in replies if some.get(way.name) == way.subject)
+            found[way.row] += [_told(line, way) for line in self.lines(reply, way.subject)]
+        for name, *line in lost:
+            found[name].append(tuple(line))
+        every = [(name, *line) for name, lines in found.items() for line in _settled(lines)]
+        out = answered(line[: len(_NAMES)] for line in every)
+        return _with_members(out, [line[-1] for line in every]) if self._both() else out
+
+    def _both(self) -> bool:
+        return bool(getattr(self.settings, "both_directions", False))
+
+    def _ways(self, rows: pa.Table) -> tuple[list[Way], list[tuple[Any, ...]]]:
+        """What may be asked, those of one row in order, and lines for ways that there are not."""
+        subjects = self.subjects(rows)
+        if not self._both():
+            return [Way(name, name, subject) for name, subject in subjects.items()], []
+        ways: list[Way] = []
+        lost: list[tuple[Any, ...]] = []
+        for row in rows.select(["id", *_ways.MEMBERS]).to_pylist():
+            forth = Way(row["id"], row["id"], subjects[row["id"]])
+            back = _ways.back(row, forth.subject)
+            ways += [forth, back] if back else [forth]
+            if back is None:
+                lost.append((row["id"], *_ONE_WAY, None))
+        return ways, lost
 
     def lines(self, reply: Reply, subject: Subject) -> list[Line]:
         """What becomes of a pair."""
         if reply.value is None:
             return [(None, schema.FAILED, reply.rule, reply.detail)]
         return usable(texts_of(reply.value), subject, self.main.words(self.wanted), self.wanted)
+
+
+def _told(line: Line, way: Way) -> tuple[Any, ...]:
+    """A line of an answer, and the members of the pair that it is of."""
+    text, verdict, rule, detail = line
+    if way.members and verdict != schema.KEPT:
+        return text, verdict, rule, f"the way back: {detail}", None
+    return *line, way.members
+
+
+def _settled(lines: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The lines of a pair. One that has a failed way and no text has failed, and may be retried."""
+    verdicts = {line[1] for line in lines}
+    if schema.KEPT in verdicts or schema.FAILED not in verdicts:
+        return lines
+    return [line for line in lines if line[1] == schema.FAILED]
+
+
+def _with_members(table: pa.Table, members: Sequence[Mapping[str, Any] | None]) -> pa.Table:
+    """An answer with the references, targets and evidence of pairs that are turned around."""
+    for name in _ways.MEMBERS:
+        column = [None if one is None else one[name] for one in members]
+        table = table.append_column(name, pa.array(column, schema.PAIRS.field(name).type))
+    return table
 
 
 def answered(lines: Iterable[Line], names: Sequence[str] = _NAMES) -> pa.Table:
@@ -101,7 +161,7 @@ def answered(lines: Iterable[Line], names: Sequence[str] = _NAMES) -> pa.Table:
 
 
 def usable(texts: Sequence[str], subject: Subject, most: int, wanted: Wanted) -> list[Line]:
-    """The texts of an answer that can be used, or the rule by which there is none.
+    """The texts of an answer that can be used, and the rules by which others cannot.
 
     most: words that a text may have.
     """
@@ -109,13 +169,27 @@ def usable(texts: Sequence[str], subject: Subject, most: int, wanted: Wanted) ->
     if not found:
         return [(None, schema.REJECTED, "no_difference", "the model names none")]
     captions = {_plain(subject.reference), _plain(subject.target)}
-    own = [text for text in found if _plain(text) not in captions]
-    if not own:
-        return [(None, schema.REJECTED, "copies_caption", shown(found[0]))]
-    short = [t for t in own if len(t.split()) <= most and len(t) <= most * _WORD]
-    if not short:
-        return [(None, schema.REJECTED, "too_long", f"more than {most} words: {shown(own[0])}")]
-    return [(t, schema.KEPT, None, None) for t in short[: wanted.texts]]
+    lines: list[Line] = []
+    for text in found:
+        if _plain(text) in captions:
+            lines.append((None, schema.REJECTED, "copies_caption", shown(text)))
+        elif len(text.split()) > most or len(text) > most * _WORD:
+            detail = f"more than {most} words: {shown(text)}"
+            lines.append((None, schema.REJECTED, "too_long", detail))
+        else:
+            lines.append((text, schema.KEPT, None, None))
+    return chosen(lines, wanted.texts)
+
+
+def chosen(lines: Sequence[Line], most: int) -> list[Line]:
+    """Of what became of each text: the first ``most`` that are kept, then those that cannot be
+    used, which the notes of the step count; one of these where none is kept.
+    """
+    kept = [line for line in lines if line[1] == schema.KEPT]
+    lost = [line for line in lines if line[1] != schema.KEPT]
+    if kept:
+        return kept[:most] + lost
+    return sorted(lost, key=lambda line: line[2] == "copies_caption")[:1]
 
 
 def _plain(text: str) -> str:
