@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from datagen import ingest, plan, recipe, runs, schema, tables
+from datagen.explode import explode
 from datagen.plan import LAYOUT
 from datagen.sources.tinyworld import TinyWorld
 from datagen.space import Space
@@ -134,7 +135,7 @@ def plain_loop(made: recipe.Recipe, scratch: str) -> int:
                 rows = tables.kept(rows, operator.decide(rows, items))
             else:
                 out = out.rename_columns(["unit", *out.column_names[1:]])
-                rows = tables.explode(rows, out, operator.provenance(context))
+                rows = explode(rows, out, operator.provenance(context)).rows
         items = rows if step.after == "items" else items
         level = step.after
     return int(rows.num_rows)

@@ -133,9 +133,9 @@ def plan(
                 spaces = {**spaces, name: planned[-1].decision}
                 embedders = {**embedders, name: step.operator}
                 lineage[f"collection.{name}"] = planned[-1].onward
-        if step.after == "items":
+        if step.after == "items" or step.makes_items:
             lineage["collection"] = planned[-1].onward
-        if step.after != step.before:
+        if step.makes_rows:
             lineage["pairs"] = planned[-1].values
         # What a filter changes by its rules hangs on all that decided about its rows.
         for name in step.operator.settles if isinstance(step.operator, Filter) else ():
@@ -169,7 +169,7 @@ def _place(
     )
     # An operator that writes its line of provenance writes the id of its step with it.
     settles = isinstance(operator, Filter) and bool(operator.settles)
-    writes = step.after != step.before or not isinstance(operator, (Filter, Embedder)) or settles
+    writes = step.makes_rows or not isinstance(operator, (Filter, Embedder)) or settles
     rows = fingerprint(rows_before, values, rules, step.id if writes else None)
     name = f"{step.kind}-{step.op.rpartition(':')[2]}-{values[:8]}"
     folder = store.join(steps_folder, name)

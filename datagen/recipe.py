@@ -11,8 +11,8 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,10 @@ class MediaLimits(BaseModel):
 
 @dataclass(frozen=True)
 class Step:
-    """One operator of a recipe, with its checked settings."""
+    """One operator of a recipe, with its checked settings.
+
+    lasting: columns of earlier steps that say nothing of a row's text, and outlive another one.
+    """
 
     id: str
     kind: str
@@ -63,6 +66,17 @@ class Step:
     before: Level
     after: Level
     resources: Resources
+    lasting: frozenset[str] = frozenset()
+
+    @property
+    def makes_rows(self) -> bool:
+        """Whether other rows come out than go in."""
+        return self.after != self.before or getattr(self.operator, "makes", False)
+
+    @property
+    def makes_items(self) -> bool:
+        """Whether it makes items that were not there before."""
+        return "collection" in self.operator.gives(self.before)
 
 
 @dataclass(frozen=True)
@@ -274,6 +288,8 @@ def _typed(
     # An item that lacks what another source gives gets its verdict in the step that needs it.
     have = {given for origin in sources for given in origin.source.gives("items")}
     have.add("collection")
+    lasting: set[str] = set()
+    outdated: set[str] = set()
     steps: list[Step] = []
     sound = not faults
     for draft in drafts:
@@ -290,15 +306,23 @@ def _typed(
             sound = False
             continue
         for need in _absent(operator.needs(level), have):
-            faults.append(f"{where}: {_need_fault(need, have)}")
+            faults.append(f"{where}: {_need_fault(need, have, outdated)}")
             sound = False
         for late in sorted(operator.before & have):
             faults.append(f"{where}: '{late}' is there already; put this step before what gives it")
             sound = False
         resources = _resources(operator, draft.resources, where, faults)
         after = operator.result or level
-        steps.append(Step(draft.id, draft.kind, draft.op, operator, level, after, resources))
+        step = Step(draft.id, draft.kind, draft.op, operator, level, after, resources)
+        steps.append(replace(step, lasting=frozenset(lasting)))
         given = operator.gives(level)
+        if "modification" not in operator.needs(level):
+            lasting |= given
+        if step.makes_items:
+            # No space of before holds the items that this step makes.
+            old = {one for one in have if one.partition(".")[0] in ("space", *SPACE_WORDS)}
+            outdated |= {one.removeprefix("space.") for one in old if one.startswith("space.")}
+            have -= old - {"collection"}
         spaces = [one.removeprefix("space.") for one in given if one.startswith("space.")]
         have |= given | {f"collection.{name}" for name in spaces}
         if isinstance(operator, Embedder) and operator.needs("items") == {"items.media"}:
@@ -328,9 +352,14 @@ def _level_fault(op: str, operator: Operator[Any], level: Level) -> str:
     return f"'{op}' works on {wants}, but here the table holds {level}; {mend}"
 
 
-def _need_fault(need: str, have: set[str]) -> str:
+def _need_fault(need: str, have: set[str], outdated: Collection[str] = ()) -> str:
     kind, _, name = need.partition(".")
-    if kind == "space":
+    if kind == "space" and name in outdated:
+        mend = (
+            f"space '{name}' lacks the items that a step has made since; put 'embed: {{space: "
+            f"{name}, model: …}}' behind that step, under an id of its own if it stands before, too"
+        )
+    elif kind == "space":
         mend = f"add 'embed: {{space: {name}, model: …}}' before it"
     elif kind in ("texts", "images") and f"space.{name}" in have:
         what = "no texts can be put into" if kind == "texts" else "no images stand with texts in"

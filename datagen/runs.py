@@ -350,6 +350,7 @@ class _Runner:
             "verdicts": verdicts,
             "measured": outcome.measured,
             "scores": outcome.scores,
+            "made": outcome.made,
             "table": outcome.rows,
         }
         publish.step(planned, {name: table for name, table in made.items() if table is not None})

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from datagen import schema, store
+from datagen import schema, store, tables
 from datagen.schema import Level
 from datagen.space import Space
 
@@ -57,7 +57,7 @@ class Context:
     seed: of the run; step: id of the step; media_dir: folder for generated media;
     out_dir: the run directory; spaces: folders of embedded spaces by name; embedders: the
     operators that made them, not opened; table: path of the items as they stood at the last step
-    that worked on items.
+    that worked on items; made: paths of the items that steps have made since.
     """
 
     step: str = "step"
@@ -67,10 +67,13 @@ class Context:
     spaces: Mapping[str, str] = field(default_factory=dict)
     embedders: Mapping[str, Operator[Any]] = field(default_factory=dict)
     table: str = ""
+    made: tuple[str, ...] = ()
 
     def items(self, *columns: str) -> pa.Table:
         """Columns of all items. An operator that asks for them needs ``collection``."""
-        return store.read_table(self.table, columns)
+        own = [name for name in columns if name in schema.ITEMS.names]
+        made = [store.read_table(path, own) for path in self.made]
+        return tables.with_made(store.read_table(self.table, columns), made)
 
     def space(self, name: str) -> Space:
         """Open the space ``name`` (memory-mapped; cheap to call again)."""
@@ -98,7 +101,8 @@ class Operator(ABC, Generic[S]):
     ``images.<name>`` (it holds images and clips, and texts can be put into it), ``media.<name>``
     (media alone make its vectors, so those of other collections can be put into it) and
     ``collection.<name>``, which every space has: whoever needs it compares rows with all items
-    of the space, and measures again when these change. ``collection`` alone is that of all items.
+    of the space, and measures again when these change. ``collection`` alone is that of all items;
+    a step that gives it makes items that were not there before.
     """
 
     #: Raised by hand when the same settings would give other values than before.
@@ -181,12 +185,20 @@ class RowOperator(Operator[S]):
     The engine calls ``open`` once per worker, then for each batch ``prepare`` (CPU work such as
     decoding, on other workers where ``resources().actor`` is set) and the operator itself.
     The result has a column ``id`` of input ids, the given columns, and optionally ``verdict``,
-    ``rule`` and ``detail``; a row without a verdict column is kept. An operator that gives
-    several rows for one id makes that id explode into several rows.
+    ``rule`` and ``detail``; a row without a verdict column is kept.
+
+    An operator whose ``result`` is another level, and one that ``makes`` rows, gives rows of that
+    level: several for one id become several rows, each with the id of its content. Beside
+    ``modification`` an answer may hold ``references``, ``targets`` and ``evidence`` (typed as in
+    schema.PAIRS; null: as the row has them, and of an item itself as the reference). A member
+    without an id is an item that the step makes of its media, caption and labels; the operator
+    then gives ``collection``. A line that is not kept beside one that is, is counted by its rule.
     """
 
     #: Work on the items that the current pairs use rather than on the pairs.
     on_items: ClassVar[bool] = False
+    #: Give rows in place of those of the same level: other texts, members, or several for one.
+    makes: ClassVar[bool] = False
 
     def open(self, context: Context) -> None:
         """Load models and spaces; once per worker."""

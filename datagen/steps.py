@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,11 @@ import pyarrow.compute as pc
 
 from datagen import schema, store, tables
 from datagen.errors import DatagenError
+from datagen.explode import explode
+from datagen.made import FILE as MADE
+from datagen.made import Maker
 from datagen.plan import Planned
+from datagen.recipe import Step
 from datagen.schema import Level
 from datagen.space import Space
 from datagen.step import (
@@ -24,13 +28,18 @@ from datagen.step import (
     TableOperator,
     Tables,
 )
+from datagen.step import verdicts as rejections
+
+#: The rule of a row that came to the same as another one in a step that makes rows.
+SAME = "same_as_another"
 
 
 @dataclass
 class Outcome:
     """What a step leaves: the new table, a verdict per input row, measured item columns.
 
-    scores: what a filter measured of every row, also of those that it lost.
+    scores: what a filter measured of every row, also of those that it lost; made: items that
+    were not there before.
     """
 
     rows: pa.Table
@@ -38,6 +47,7 @@ class Outcome:
     level: Level
     measured: pa.Table | None = None
     scores: pa.Table | None = None
+    made: pa.Table | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     rows_in: int | None = None
     same_level: bool = True
@@ -52,6 +62,7 @@ class State:
         self.level: Level = "items"
         self._items_path = ""
         self._measured: list[str] = []
+        self._made: list[str] = []
         self._rows_path = ""
         self._items: pa.Table | None = None
         self._rows: pa.Table | None = None
@@ -67,6 +78,7 @@ class State:
             planned.spaces,
             planned.embedders,
             self._items_path,
+            tuple(self._made),
         )
 
     def advance(self, planned: Planned) -> None:
@@ -82,12 +94,16 @@ class State:
             if store.exists(measured):
                 self._measured.append(measured)
                 self._items = None
+            if step and step.makes_items:
+                self._made.append(store.join(planned.decision, MADE))
+                self._items = None
         self.level = after
 
     def items(self) -> pa.Table:
-        """The items with every measured column, sorted by id."""
+        """The items, those that steps made as well, with every measured column, sorted by id."""
         if self._items is None:
-            items = store.read_table(self._items_path)
+            made = [store.read_table(path) for path in self._made]
+            items = tables.with_made(store.read_table(self._items_path), made)
             for path in self._measured:
                 items = tables.with_columns(items, store.read_table(path))
             self._items = items.combine_chunks()
@@ -140,10 +156,8 @@ def execute(
             verdicts = tables.fail_users(rows, _all_kept(rows), lost)
         return Outcome(tables.kept(rows, verdicts), verdicts, state.level)
     line = operator.provenance(state.context(planned))
-    if planned.step.after != planned.step.before:
-        made = tables.explode(rows, answered, line)
-        notes = tables.not_used(answered)
-        return Outcome(made, verdicts, planned.step.after, notes=notes, same_level=False)
+    if planned.step.makes_rows:
+        return _made(planned.step, planned.id, state, answered, verdicts, line)
     given = _given(answered)
     if on_items:
         lost = verdicts.filter(pc.not_equal(verdicts["verdict"], schema.KEPT))
@@ -153,6 +167,37 @@ def execute(
     if "provenance" in changed.column_names:
         changed = tables.add_provenance(changed, line)
     return Outcome(changed, verdicts, state.level)
+
+
+def _made(
+    step: Step,
+    name: str,
+    state: State,
+    answered: pa.Table,
+    verdicts: pa.Table,
+    line: dict[str, Any],
+) -> Outcome:
+    """Other rows than came in: of the next level, with other texts, members or items."""
+    maker = Maker(state.items() if step.makes_items else None, name)
+    made = explode(state.rows(), answered, line, maker, step.lasting)
+    same = {unit: (SAME, f"came to {other}") for unit, other in made.same.items()}
+    return Outcome(
+        made.rows,
+        _but(verdicts, same),
+        step.after,
+        made=maker.items() if step.makes_items else None,
+        notes=tables.not_used(answered),
+        same_level=False,
+    )
+
+
+def _but(verdicts: pa.Table, rejected: Mapping[str, tuple[str, str]]) -> pa.Table:
+    """``verdicts``, but for those units that are ``rejected`` after all."""
+    if not rejected:
+        return verdicts
+    other = rejections(verdicts["id"], rejected)
+    own = pc.is_in(verdicts["id"], value_set=pa.array(sorted(rejected), pa.string()))
+    return tables.by_id(pa.concat_tables([verdicts.filter(pc.invert(own)), other.filter(own)]))
 
 
 def _fill(

@@ -6,7 +6,7 @@ unit that was journalled twice counts once, and every input row gets exactly one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,14 @@ def with_columns(rows: pa.Table, given: pa.Table) -> pa.Table:
     return rows
 
 
+def with_made(items: pa.Table, made: Sequence[pa.Table]) -> pa.Table:
+    """``items`` and those that steps ``made``, sorted by id where that is among the columns."""
+    if not any(table.num_rows for table in made):
+        return items
+    table = pa.concat_tables([items, *made], promote_options="permissive")
+    return by_id(table) if "id" in table.column_names else table
+
+
 def kept(rows: pa.Table, verdicts: pa.Table) -> pa.Table:
     """The rows whose verdict is kept."""
     good = verdicts.filter(pc.equal(verdicts["verdict"], schema.KEPT))["id"]
@@ -145,31 +153,6 @@ def fail_users(rows: pa.Table, verdicts: pa.Table, failed: pa.Table) -> pa.Table
     return pa.table(columns, schema=schema.VERDICTS)
 
 
-def explode(rows: pa.Table, answered: pa.Table, line: dict[str, Any]) -> pa.Table:
-    """Pairs to triplets: one row per text, with its own id and one more line of provenance.
-
-    ``references``, ``targets`` and ``evidence`` that an answer gives take the place of those of
-    the pair (a text for the way back), which is then another pair, with another id.
-    """
-    texts = answered.filter(pc.equal(answered["verdict"], schema.KEPT))
-    given = texts.drop_columns(["unit", *VERDICT])
-    at = pc.index_in(texts["unit"], value_set=rows["id"].combine_chunks()).combine_chunks()
-    pairs = with_members(rows.take(at), given)
-    turned = pc.not_equal(pairs["id"], texts["unit"]).to_numpy()
-    given = given.drop_columns([name for name in _OF_PAIR if name in given.column_names])
-    names = zip(pairs["id"].to_pylist(), texts["modification"].to_pylist(), strict=True)
-    ids = pa.array([schema.triplet_id(pair, text) for pair, text in names], pa.string())
-    table = pairs.drop_columns(["id"]).add_column(0, "id", ids)
-    table = table.append_column("pair", pairs["id"])
-    for name in given.column_names:
-        table = table.append_column(name, given[name])
-    table = add_provenance(table, line)
-    # A pair as it was mined comes before the same pair made by turning another around.
-    order = np.argsort(turned, kind="stable")
-    first = table["id"].to_pandas().iloc[order].drop_duplicates().index
-    return by_id(table.take(pa.array(first.to_numpy())))
-
-
 def not_used(answered: pa.Table) -> dict[str, Any]:
     """Notes on texts that came to nothing in units that are kept: counts by rule, and examples."""
     frame = answered.select(["unit", *VERDICT]).to_pandas()
@@ -184,32 +167,6 @@ def not_used(answered: pa.Table) -> dict[str, Any]:
         pairs = zip(some["unit"].head(EXAMPLES), some["detail"].head(EXAMPLES), strict=True)
         told[str(rule)] = [f"{unit}: {detail or ''}"[:200] for unit, detail in pairs]
     return {"not_used": counts, "examples": told}
-
-
-#: What an answer may give of the pair itself.
-_OF_PAIR = ("references", "targets", "evidence")
-
-
-def with_members(pairs: pa.Table, given: pa.Table) -> pa.Table:
-    """``pairs`` with the references, targets and evidence of ``given`` where it has them.
-
-    Row for row; a pair whose members change gets the id of the pair that it then is.
-    """
-    names = [name for name in _OF_PAIR if name in given.column_names]
-    if not names:
-        return pairs
-    changed = np.zeros(pairs.num_rows, bool)
-    for name in names:
-        own = given[name].cast(schema.PAIRS.field(name).type)
-        if name != "evidence":
-            changed |= pc.is_valid(own).to_numpy()
-        at = pairs.column_names.index(name)
-        pairs = pairs.set_column(at, name, pc.coalesce(own, pairs[name]))
-    ids = pairs["id"].to_pylist()
-    # The id that miners give: a pair that is mined both ways is then the same pair, turned around.
-    for row in np.flatnonzero(changed).tolist():
-        ids[row] = schema.id_of_pair(pairs.slice(row, 1).select(list(_OF_PAIR)).to_pylist()[0])
-    return pairs.set_column(pairs.column_names.index("id"), "id", pa.array(ids, pa.string()))
 
 
 def add_provenance(table: pa.Table, line: dict[str, Any]) -> pa.Table:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from datagen import schema, store, tables
 from datagen.errors import DatagenError
+from datagen.explode import explode
 
 
 def part(units, verdicts, **columns):
@@ -118,7 +119,7 @@ def test_pairs_explode_into_triplets_with_ids_of_their_content():
         "prompt": None,
         "seed": 0,
     }
-    made = tables.explode(table, answered, line)
+    made = explode(table, answered, line).rows
     assert sorted(zip(made["pair"].to_pylist(), made["modification"].to_pylist(), strict=True)) == [
         ("p0", "in red"),
         ("p0", "make it red"),

@@ -15,6 +15,7 @@ from test_llm import member, pairs, step, texts
 from datagen import registry, schema, tables
 from datagen.chat.ask import Answer, Ask
 from datagen.engine import journal_rows
+from datagen.explode import explode
 from datagen.step import Context, Tables
 
 LINE = {"step": "t", "operator": "t", "model": None, "revision": None, "prompt": None, "seed": 0}
@@ -64,7 +65,7 @@ def made(rows: pa.Table, **settings: Any) -> tuple[pa.Table, list[Ask], pa.Table
     """Triplets, what was asked, and the journal."""
     operator, engine = step(marked, **settings)
     journal = journal_rows(rows, operator(rows))
-    return tables.explode(rows, journal, LINE), engine.asked, journal
+    return explode(rows, journal, LINE).rows, engine.asked, journal
 
 
 @pytest.mark.parametrize("op", MINERS)
@@ -195,4 +196,4 @@ def test_texts_of_an_answer_that_cannot_be_used_are_counted_beside_those_that_ca
     journal = journal_rows(rows, operator(rows))
     assert journal["modification"].to_pylist() == ["make it blue", "blue", None, None]
     assert tables.not_used(journal)["not_used"] == {"copies_caption": 1, "too_long": 1}
-    assert tables.explode(rows, journal, LINE).num_rows == 2
+    assert explode(rows, journal, LINE).rows.num_rows == 2
