@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from datagen import schema
 from datagen.errors import DatagenError
+from datagen.filters._words import core
 from datagen.schema import Level
 from datagen.step import Filter, Resources, Settings, verdicts
 
@@ -223,19 +223,8 @@ def _folded(text: str | None) -> str | None:
 
 
 def _first_word(text: str | None) -> str | None:
-    for token in (text or "").lower().split():
-        begin, end = 0, len(token)
-        while begin < end and _is_edge(token[begin]):
-            begin += 1
-        while end > begin and _is_edge(token[end - 1]):
-            end -= 1
-        if begin < end:
-            return token[begin:end]
-    return None
-
-
-def _is_edge(letter: str) -> bool:
-    return not letter.isalnum() and unicodedata.category(letter)[0] != "M"
+    tokens = (text or "").lower().split()
+    return next((word for token in tokens if (word := core(token))), None)
 
 
 def _ordinal(number: int) -> str:
