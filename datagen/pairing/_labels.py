@@ -15,10 +15,8 @@ from datagen import schema
 from datagen.pairing._table import (
     CHUNK,
     Array,
-    Mined,
+    FirstCaptions,
     blocks,
-    first_caption,
-    flat_captions,
     pair_table,
 )
 
@@ -135,8 +133,7 @@ def label_table(
     items: pa.Table, rows: Rows, *, operator: str, provenance: dict[str, Any]
 ) -> pa.Table:
     """The table of pairs (:data:`datagen.schema.PAIRS`), in the order of ``rows``."""
-    texts, parents = flat_captions(items)
-    first = first_caption(parents, len(items))
+    captions = FirstCaptions.of(items)
     items = items.select(["id", "key", "source", "media", "labels"]).combine_chunks()
     named = [
         [dict(zip(("field", "removed", "added"), change, strict=True)) for change in changes]
@@ -147,18 +144,10 @@ def label_table(
     done = []
     for low, high in blocks(np.diff(rows.starts), CHUNK):
         owner = np.repeat(np.arange(low, high), np.diff(rows.starts[low : high + 1]))
-        references = rows.references[owner]
-        targets = rows.targets[rows.starts[low] : rows.starts[high]]
-        mined = Mined(
-            references=references,
-            targets=targets,
-            texts=texts,
-            reference_texts=first[references],
-            target_texts=first[targets],
-            scores=np.full(len(owner), np.nan) if rows.scores is None else rows.scores[owner],
-            reasons=rows.reasons.take(pa.array(owner)),
-        )
-        single = pair_table(items, mined, operator=operator, field="", provenance=provenance)
+        ends = rows.references[owner], rows.targets[rows.starts[low] : rows.starts[high]]
+        scores = np.full(len(owner), np.nan) if rows.scores is None else rows.scores[owner]
+        found = captions.mined(*ends, scores, rows.reasons.take(pa.array(owner)))
+        single = pair_table(items, found, operator=operator, field="", provenance=provenance)
         starts = rows.starts[low : high + 1] - rows.starts[low]
         done.append(_gathered(single, starts, lists, json_texts, rows.which[low:high]))
     return pa.concat_tables(done) if done else schema.empty(schema.PAIRS)

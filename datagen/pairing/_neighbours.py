@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 import faiss
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from datagen.errors import DatagenError
-from datagen.pairing._table import Array, mix64, seed64
+from datagen.pairing._table import Array, Canon, mix64, seed64
 from datagen.space import Space
 from datagen.step import Context, Parallel, Settings
 
@@ -279,6 +280,30 @@ def nearest(search: Search, k: int, space: Space, parallel: Parallel) -> tuple[A
     return ranked(space.vectors, search, found, k)
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Items in a space. rows: of the space, of the items in canonical order (-1: none); able: the
+    items whose vector has a direction.
+    """
+
+    canon: Canon
+    space: Space
+    rows: Array
+    able: Array
+
+    @staticmethod
+    def of(items: pa.Table, name: str, context: Context) -> Placed:
+        """All ``items`` in the space ``name``."""
+        canon = Canon.of(items, context.seed)
+        space = context.space(name)
+        rows = space.rows(items["id"])[canon.rows]
+        return Placed(canon, space, rows, np.flatnonzero(directions(space.vectors, rows)))
+
+    def cosines(self, left: Array, right: Array) -> Array:
+        """Cosines of items in canonical order: see :func:`cosines`."""
+        return cosines(self.space.vectors, self.rows[left], self.rows[right])
+
+
 class Neighbours(Settings):
     """Settings of operators that look for neighbours. Similarities are cosines, rounded."""
 
@@ -300,16 +325,17 @@ class Neighbours(Settings):
 def of_every_item(
     operator: str,
     chosen: Neighbours,
-    rows: Array,
-    hashes: Array,
+    there: Placed,
     context: Context,
     parallel: Parallel,
 ) -> tuple[Array, Array, dict[str, Any]]:
-    """Cosines and places of the k nearest of every row of a space (n, k each), and notes.
+    """Cosines and places in ``there.able`` of the k nearest of each of these (n, k each), and
+    notes.
 
-    rows: of the space, that have a direction; hashes: seeded, of each, by which those are chosen
-    on which the recall of an inexact index is measured. Raises DatagenError where it is too low.
+    The recall of an inexact index is measured on items chosen by a seeded hash. Raises
+    DatagenError where it is too low.
     """
+    rows, hashes = there.rows[there.able], there.canon.hashes[there.able]
     search = Search(
         folder=context.spaces[chosen.space],
         rows=rows,
@@ -322,12 +348,11 @@ def of_every_item(
     if len(rows) < 2:
         nothing = np.full((len(rows), chosen.k), -1, np.int64)
         return np.full(nothing.shape, np.nan), nothing, {}
-    space = context.space(chosen.space)
-    cosine, place = nearest(search, chosen.k, space, parallel)
+    cosine, place = nearest(search, chosen.k, there.space, parallel)
     if chosen.index == "exact":
         return cosine, place, {}
     sample = np.sort(np.argsort(mix64(hashes ^ seed64(1)))[: chosen.recall_sample])
-    true = nearest(search.exact(sample), chosen.k, space, parallel)[0]
+    true = nearest(search.exact(sample), chosen.k, there.space, parallel)[0]
     reached = round(recall(cosine[sample], true), 4)
     if reached < chosen.min_recall:
         raise DatagenError(

@@ -210,6 +210,25 @@ class Mined:
     added: Array | None = None
 
 
+@dataclass(frozen=True)
+class FirstCaptions:
+    """The captions of all items, flat, and where the first one of each is (int64, n; -1: none)."""
+
+    texts: pa.Array
+    first: Array
+
+    @staticmethod
+    def of(items: pa.Table) -> FirstCaptions:
+        """Those of ``items``."""
+        texts, parents = flat_captions(items)
+        return FirstCaptions(texts, first_caption(parents, len(items)))
+
+    def mined(self, references: Array, targets: Array, scores: Array, reasons: pa.Array) -> Mined:
+        """Pairs of which no word is known to change, each item with its first caption."""
+        own = self.first[references], self.first[targets]
+        return Mined(references, targets, self.texts, *own, scores, reasons)
+
+
 def pair_table(
     items: pa.Table, mined: Mined, *, operator: str, field: str, provenance: dict[str, Any]
 ) -> pa.Table:

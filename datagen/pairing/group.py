@@ -18,17 +18,16 @@ from pydantic import Field
 
 from datagen import schema
 from datagen.pairing import _neighbours as maths
+from datagen.pairing._miner import Miner
 from datagen.pairing._table import (
     Array,
     Canon,
-    Mined,
-    first_caption,
-    flat_captions,
+    FirstCaptions,
     pair_table,
     verdict_table,
 )
 from datagen.schema import Level
-from datagen.step import Context, Parallel, Result, TableOperator, Tables, serial
+from datagen.step import Context, Parallel, Result, Tables, serial
 
 RULES = [
     ("no_vector", "no vector with a direction in this space"),
@@ -62,21 +61,16 @@ class Settings(maths.Neighbours):
     max_groups: int | None = Field(default=None, ge=1)
 
 
-class Group(TableOperator[Settings]):
+class Group(Miner[Settings]):
     """Groups of items that are near each other, but no nearer than ``high``.
 
     The reason of each pair starts with ``group ID``; the ID is a hash of the members.
     """
 
     Settings = Settings
-    levels = ("items",)
-    result = "pairs"
 
     def needs(self, level: Level) -> set[str]:
         return {f"space.{self.settings.space}"}
-
-    def gives(self, level: Level) -> set[str]:
-        return {"pairs"}
 
     def check(self) -> Iterable[str]:
         chosen = self.settings
@@ -88,13 +82,9 @@ class Group(TableOperator[Settings]):
     def __call__(self, tables: Tables, context: Context, parallel: Parallel = serial) -> Result:
         """Mine the groups. Raises DatagenError where an index misses more than ``min_recall``."""
         items, chosen = tables.items, self.settings
-        canon = Canon.of(items, context.seed)
-        space = context.space(chosen.space)
-        rows = space.rows(items["id"])[canon.rows]
-        able = np.flatnonzero(maths.directions(space.vectors, rows))
-        cosine, place, notes = maths.of_every_item(
-            "group", chosen, rows[able], canon.hashes[able], context, parallel
-        )
+        there = maths.Placed.of(items, chosen.space, context)
+        canon, able = there.canon, there.able
+        cosine, place, notes = maths.of_every_item("group", chosen, there, context, parallel)
         found = whole_groups(cosine, place, canon.looks[able], chosen)
         order = np.lexsort((found[:, 0], canon.hashes[able][found[:, 0]]))
         kept = chosen_groups(found[order], chosen.max_groups_per_item, chosen.max_groups)
@@ -113,7 +103,7 @@ class Group(TableOperator[Settings]):
             "pairs_of_several_groups": len(group) - len(pairs.group),
             "pairs": len(pairs.group),
         }
-        near = maths.cosines(space.vectors, rows[pairs.reference], rows[pairs.target])
+        near = there.cosines(pairs.reference, pairs.target)
         table = self._table(items, canon, pairs, able[kept], near, context)
         return Result(table, verdict_table(items["id"], code[canon.places], RULES), notes=notes)
 
@@ -127,8 +117,6 @@ class Group(TableOperator[Settings]):
         context: Context,
     ) -> pa.Table:
         chosen = self.settings
-        texts, parents = flat_captions(items)
-        first = first_caption(parents, len(items))
         ids = items["id"]
         members = [[ids[row].as_py() for row in rows] for rows in canon.rows[kept].tolist()]
         names = [schema.content_id("group", *sorted(one)) for one in members]
@@ -139,18 +127,10 @@ class Group(TableOperator[Settings]):
                 pairs.group.tolist(), pairs.left.tolist(), pairs.right.tolist(), near, strict=True
             )
         ]
-        references, targets = canon.rows[pairs.reference], canon.rows[pairs.target]
-        mined = Mined(
-            references=references,
-            targets=targets,
-            texts=texts,
-            reference_texts=first[references],
-            target_texts=first[targets],
-            scores=near,
-            reasons=pa.array(reasons, pa.string()),
-        )
+        ends = canon.rows[pairs.reference], canon.rows[pairs.target]
+        found = FirstCaptions.of(items).mined(*ends, near, pa.array(reasons, pa.string()))
         line = self.provenance(context)
-        return pair_table(items, mined, operator="group", field="", provenance=line)
+        return pair_table(items, found, operator="group", field="", provenance=line)
 
 
 @dataclass(frozen=True)

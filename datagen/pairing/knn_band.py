@@ -17,18 +17,17 @@ from pydantic import Field
 
 from datagen import schema
 from datagen.pairing import _neighbours as maths
+from datagen.pairing._miner import Miner
 from datagen.pairing._table import (
     Array,
     Canon,
-    Mined,
-    first_caption,
-    flat_captions,
+    FirstCaptions,
     pair_table,
     verdict_table,
     within_caps,
 )
 from datagen.schema import Level
-from datagen.step import Context, Parallel, Result, TableOperator, Tables, serial
+from datagen.step import Context, Parallel, Result, Tables, serial
 
 RULES = [
     ("no_vector", "no vector with a direction in this space"),
@@ -59,19 +58,14 @@ class Settings(maths.Neighbours):
     max_per_target: int | None = Field(default=None, ge=1)
 
 
-class KnnBand(TableOperator[Settings]):
+class KnnBand(Miner[Settings]):
     """Nearest neighbours in a space whose similarity is neither too high nor too low."""
 
     Settings = Settings
-    levels = ("items",)
-    result = "pairs"
 
     def needs(self, level: Level) -> set[str]:
         labels = self.settings.same_label or self.settings.other_label
         return {f"space.{self.settings.space}"} | ({"items.labels"} if labels else set())
-
-    def gives(self, level: Level) -> set[str]:
-        return {"pairs"}
 
     def check(self) -> Iterable[str]:
         if self.settings.low > self.settings.high:
@@ -80,13 +74,9 @@ class KnnBand(TableOperator[Settings]):
     def __call__(self, tables: Tables, context: Context, parallel: Parallel = serial) -> Result:
         """Mine the pairs. Raises DatagenError where an index misses more than ``min_recall``."""
         items, chosen = tables.items, self.settings
-        canon = Canon.of(items, context.seed)
-        space = context.space(chosen.space)
-        rows = space.rows(items["id"])[canon.rows]
-        able = np.flatnonzero(maths.directions(space.vectors, rows))
-        cosine, place, notes = maths.of_every_item(
-            "knn_band", chosen, rows[able], canon.hashes[able], context, parallel
-        )
+        there = maths.Placed.of(items, chosen.space, context)
+        canon, able = there.canon, there.able
+        cosine, place, notes = maths.of_every_item("knn_band", chosen, there, context, parallel)
         reference, rank = np.nonzero(self._allowed(cosine, place, items, canon, able))
         target = able[place[reference, rank]]
         found = _Found(
@@ -134,9 +124,6 @@ class KnnBand(TableOperator[Settings]):
 
     def _table(self, items: pa.Table, pairs: _Found, canon: Canon, context: Context) -> pa.Table:
         chosen = self.settings
-        texts, parents = flat_captions(items)
-        first = first_caption(parents, len(items))
-        references, targets = canon.rows[pairs.reference], canon.rows[pairs.target]
         signed = np.where(pairs.reverse, -pairs.rank, pairs.rank)
         # Cosines have four decimals: as integers, each sentence is written once.
         key = np.stack([np.round(pairs.cosine * 10_000).astype(np.int64), signed], axis=1)
@@ -147,19 +134,13 @@ class KnnBand(TableOperator[Settings]):
             f"{chosen.k}{'' if rank > 0 else ' of the target'}"
             for value, rank in seen.tolist()
         ]
-        mined = Mined(
-            references=references,
-            targets=targets,
-            texts=texts,
-            reference_texts=first[references],
-            target_texts=first[targets],
-            scores=pairs.cosine,
-            reasons=pa.DictionaryArray.from_arrays(
-                pa.array(which.reshape(-1)), pa.array(sentences, pa.string())
-            ),
+        reasons = pa.DictionaryArray.from_arrays(
+            pa.array(which.reshape(-1)), pa.array(sentences, pa.string())
         )
+        ends = canon.rows[pairs.reference], canon.rows[pairs.target]
+        found = FirstCaptions.of(items).mined(*ends, pairs.cosine, reasons)
         line = self.provenance(context)
-        return pair_table(items, mined, operator="knn_band", field="", provenance=line)
+        return pair_table(items, found, operator="knn_band", field="", provenance=line)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from datagen import step
 from datagen.pairing import _label_pairs as maths
 from datagen.pairing._groups import first_in_turn, first_of_each, runs
 from datagen.pairing._labels import Column, Rows, columns, label_table, said
+from datagen.pairing._miner import LabelMiner
 from datagen.pairing._table import Array, Canon, mix64, verdict_table, within_caps
-from datagen.schema import Level
-from datagen.step import Context, Parallel, Result, TableOperator, Tables, serial
+from datagen.step import Context, Parallel, Result, Tables, serial
 
 #: Choices of n among the keys; each costs a pass over all items.
 MOST_SUBSETS = 1000
@@ -60,18 +60,10 @@ class Settings(step.Settings):
     max_per_target: int | None = Field(default=None, ge=1)
 
 
-class LabelDiff(TableOperator[Settings]):
+class LabelDiff(LabelMiner[Settings]):
     """Items that differ in exactly ``n`` of their labels and agree in the rest."""
 
     Settings = Settings
-    levels = ("items",)
-    result = "pairs"
-
-    def needs(self, level: Level) -> set[str]:
-        return {"items.labels"}
-
-    def gives(self, level: Level) -> set[str]:
-        return {"pairs"}
 
     def check(self) -> Iterable[str]:
         chosen = self.settings

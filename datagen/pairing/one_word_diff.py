@@ -21,6 +21,7 @@ from datagen import step, store
 from datagen.errors import DatagenError
 from datagen.pairing import _one_word as maths
 from datagen.pairing._captions import Captions, ItemPairs, item_pairs
+from datagen.pairing._miner import Miner
 from datagen.pairing._table import (
     Array,
     Canon,
@@ -33,7 +34,7 @@ from datagen.pairing._table import (
 )
 from datagen.pairing._words import normalise
 from datagen.schema import Level
-from datagen.step import Context, Parallel, Result, TableOperator, Tables, serial
+from datagen.step import Context, Parallel, Result, Tables, serial
 
 FIELD = "caption"
 
@@ -74,19 +75,14 @@ class Settings(step.Settings):
     max_per_target: int | None = Field(default=None, ge=1)
 
 
-class OneWordDiff(TableOperator[Settings]):
+class OneWordDiff(Miner[Settings]):
     """Items whose captions have the same number of words and differ in exactly one position."""
 
     Settings = Settings
-    levels = ("items",)
-    result = "pairs"
 
     def needs(self, level: Level) -> set[str]:
         best = self.settings.best_by
         return {"items.captions"} | ({f"space.{best}"} if best else set())
-
-    def gives(self, level: Level) -> set[str]:
-        return {"pairs"}
 
     def check(self) -> Iterable[str]:
         chosen = self.settings

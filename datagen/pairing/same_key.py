@@ -25,10 +25,10 @@ from datagen.pairing._groups import (
     refuse_too_many,
 )
 from datagen.pairing._labels import Column, Rows, columns, combined, label_table, said
+from datagen.pairing._miner import LabelMiner
 from datagen.pairing._numbers import TOLERANCE, found_at, next_allowed, numbers, plain
 from datagen.pairing._table import Array, Canon, mix64, verdict_table, within_caps
-from datagen.schema import Level
-from datagen.step import Context, Parallel, Result, TableOperator, Tables, serial
+from datagen.step import Context, Parallel, Result, Tables, serial
 
 
 class Settings(step.Settings):
@@ -66,19 +66,11 @@ class Settings(step.Settings):
     max_per_target: int | None = Field(default=None, ge=1)
 
 
-class SameKey(TableOperator[Settings]):
+class SameKey(LabelMiner[Settings]):
     """Items of one group: those whose label ``key`` is the same."""
 
     version = 3
     Settings = Settings
-    levels = ("items",)
-    result = "pairs"
-
-    def needs(self, level: Level) -> set[str]:
-        return {"items.labels"}
-
-    def gives(self, level: Level) -> set[str]:
-        return {"pairs"}
 
     def check(self) -> Iterable[str]:
         chosen = self.settings
