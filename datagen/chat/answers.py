@@ -141,6 +141,11 @@ def text_of(raw: str) -> str:
     return text
 
 
+def plain(text: str) -> str:
+    """A text as it is compared with others: its letters and digits."""
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
 def shown(raw: str) -> str:
     """A raw answer for the detail of a verdict: one line, bounded."""
     text = clean_caption(raw[: 4 * SHOWN].encode("utf-8", "replace").decode("utf-8"))

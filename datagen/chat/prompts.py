@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datagen import schema
-from datagen.chat.answers import TEXTS, Shape
+from datagen.chat.answers import KINDS, Shape
 from datagen.chat.subject import Change, Subject
 from datagen.errors import DatagenError, nearest, of_settings
 
@@ -33,6 +33,8 @@ ENGLISH = "English"
 #: What a template may use: of the row, and of the settings.
 DATA = frozenset({"reference", "target", "changes", "text", "notes", "candidates"})
 SETTINGS = frozenset({"texts", "max_words", "language", "aspects", "chosen"})
+#: Kinds of answers that list texts, of which an example shows those that are wanted.
+_TEXTS = ("texts", "edits")
 
 
 class _Read(BaseModel):
@@ -62,13 +64,14 @@ class Example(_Read):
 @dataclass(frozen=True)
 class Wanted:
     """What the settings ask for. ``aspects``: kinds of change; empty: all that the prompt knows.
-    ``max_words``: None: as the prompt says.
+    ``max_words``: None: as the prompt says; ``setting``: what the number of texts is called.
     """
 
     texts: int = 1
     max_words: int | None = None
     language: str = ENGLISH
     aspects: tuple[str, ...] = field(default=())
+    setting: str = "texts_per_pair"
 
 
 class Prompt(_Read):
@@ -121,7 +124,7 @@ class Prompt(_Read):
                 hint = nearest(name, self.aspects)
                 yield f"aspects: prompt '{self.name}' knows no '{name}'; {hint}"
         if wanted.texts > 1 and "texts" not in self.uses:
-            yield f"texts_per_pair: prompt '{self.name}' asks for one text only ({{{{ texts }}}})"
+            yield f"{wanted.setting}: prompt '{self.name}' asks for one only ({{{{ texts }}}})"
         if wanted.language != ENGLISH and "language" not in self.uses:
             yield f"language: prompt '{self.name}' does not say the language ({{{{ language }}}})"
 
@@ -140,8 +143,11 @@ class Prompt(_Read):
         asked = _rendered(self.template, said | subject.names())
         shown: list[dict[str, Any]] = []
         for name in self.pictures:
-            shown.append({"type": "text", "text": f"{name}:"})
-            for url in subject.pictures.get(name, ()):
+            urls = subject.pictures.get(name, ())
+            whose = name if len(self.pictures) > 1 else "shown"
+            clip = f" ({len(urls)} frames of a clip, in order of time)" if len(urls) > 1 else ""
+            shown.append({"type": "text", "text": f"{whose}{clip}:"})
+            for url in urls:
                 shown.append({"type": "image_url", "image_url": {"url": url}})
         last = [*shown, {"type": "text", "text": asked}] if shown else asked
         out.append({"role": "user", "content": last})
@@ -162,22 +168,23 @@ class Prompt(_Read):
         if example.language != wanted.language:
             return []
         said = _rendered(self.template, self._names(wanted) | example.subject.names())
-        if self.kind != "texts":
+        if self.kind not in _TEXTS:
             whole = json.dumps(example.answer, ensure_ascii=False)
             return [_message("user", said), _message("assistant", whole)]
-        told: list[str] = example.answer[TEXTS]
+        key = KINDS[self.kind][0]
+        told: list[Any] = example.answer[key]
         kinds = example.aspects or (None,) * len(told)
         texts = [
             text
             for text, kind in zip(told, kinds, strict=True)
-            if len(text.split()) <= self.words(wanted)
+            if len(_text_in(text).split()) <= self.words(wanted)
             and (kind is None or not wanted.aspects or kind in wanted.aspects)
         ][: wanted.texts]
         if told and not texts:
             return []
         count = len(texts) or wanted.texts
         asked = self._names(replace(wanted, texts=count))
-        answer = json.dumps({**example.answer, TEXTS: texts}, ensure_ascii=False)
+        answer = json.dumps({**example.answer, key: texts}, ensure_ascii=False)
         return [
             _message("user", _rendered(self.template, asked | example.subject.names())),
             _message("assistant", answer),
@@ -260,7 +267,8 @@ def _check(prompt: Prompt) -> None:
         where = f"examples.{number}"
         if fault := shape.fault(example.answer):
             raise DatagenError(f"{where}.answer: {fault}")
-        if example.aspects and len(example.aspects) != len(example.answer.get(TEXTS, ())):
+        listed = example.answer[KINDS[prompt.kind][0]] if prompt.kind in _TEXTS else ()
+        if example.aspects and len(example.aspects) != len(listed):
             raise DatagenError(f"{where}.aspects: one for each text expected")
         if unknown := sorted(set(example.aspects) - set(prompt.aspects)):
             hint = nearest(unknown[0], prompt.aspects)
@@ -268,6 +276,11 @@ def _check(prompt: Prompt) -> None:
     change = Change(field="colour", removed="red", added="blue")
     told = ("a blue one", ("they differ in colour",), ("a blue mug", "a red mug"))
     prompt.messages(Subject("a red mug", "a blue mug", (change,), *told), Wanted(2))
+
+
+def _text_in(one: Any) -> str:
+    """The modification text that an entry of an answer is, or holds."""
+    return str(one.get("modification", "") if isinstance(one, Mapping) else one)
 
 
 def _canonical(value: Mapping[str, Any]) -> str:

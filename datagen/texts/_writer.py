@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from datagen import schema
-from datagen.chat.answers import shown, texts_of
+from datagen.chat.answers import plain, shown, texts_of
 from datagen.chat.asking import Asking, AskSettings
 from datagen.chat.prompts import ENGLISH, Prompt, Wanted
 from datagen.chat.structured import Reply
@@ -165,20 +165,25 @@ def usable(texts: Sequence[str], subject: Subject, most: int, wanted: Wanted) ->
 
     most: words that a text may have.
     """
+    return chosen(judged(texts, subject, most), wanted.texts)
+
+
+def judged(texts: Sequence[str], subject: Subject, most: int) -> list[Line]:
+    """A line for each different text of an answer, or one line where there is none."""
     found = list({text.casefold(): text for text in texts if text}.values())
     if not found:
         return [(None, schema.REJECTED, "no_difference", "the model names none")]
-    captions = {_plain(subject.reference), _plain(subject.target)}
+    captions = {plain(subject.reference), plain(subject.target)}
     lines: list[Line] = []
     for text in found:
-        if _plain(text) in captions:
+        if plain(text) in captions:
             lines.append((None, schema.REJECTED, "copies_caption", shown(text)))
         elif len(text.split()) > most or len(text) > most * _WORD:
             detail = f"more than {most} words: {shown(text)}"
             lines.append((None, schema.REJECTED, "too_long", detail))
         else:
             lines.append((text, schema.KEPT, None, None))
-    return chosen(lines, wanted.texts)
+    return lines
 
 
 def chosen(lines: Sequence[Line], most: int) -> list[Line]:
@@ -190,8 +195,3 @@ def chosen(lines: Sequence[Line], most: int) -> list[Line]:
     if kept:
         return kept[:most] + lost
     return sorted(lost, key=lambda line: line[2] == "copies_caption")[:1]
-
-
-def _plain(text: str) -> str:
-    """A text as it is compared with captions: its letters and digits."""
-    return "".join(c for c in text.casefold() if c.isalnum())

@@ -17,9 +17,21 @@ from datagen.errors import DatagenError
 
 #: Whoever changes what a prompt sends raises its version, and puts its new hash here.
 HASHES = {
+    "seed_words": "seed_words@1#48b74b0bb899",
+    "rewrite_short": "rewrite_short@1#62c9e0e7b542",
+    "rewrite_reverse": "rewrite_reverse@1#12a5171f225b",
+    "rewrite_paraphrase": "rewrite_paraphrase@1#d92d45ccfcdd",
+    "rewrite_dense": "rewrite_dense@1#89d5137595bc",
+    "edits": "edits@1#7e765b0b08d6",
+    "caption": "caption@1#30dd4ddb3f6e",
+    "caption_dense": "caption_dense@1#ddf90f469ea8",
     "covr": "covr@1#b749bac3c6be",
+    "dense": "dense@1#3db07d767351",
+    "describe": "describe@1#79351a3497e2",
+    "from_differences": "from_differences@1#a4c0c0a89fbb",
     "lasco": "lasco@1#c4d87da8b284",
     "modification": "modification@1#30911b2a7c9f",
+    "vlm_modification": "vlm_modification@1#c5edbbf0e2ba",
 }
 PAIR = Subject("a red mug", "a blue mug", (Change(field="colour", removed="red", added="blue"),))
 
@@ -39,6 +51,11 @@ def file(**changes: Any) -> str:
     return yaml.safe_dump({key: v for key, v in (data | changes).items() if v is not None})
 
 
+def words(content: Any) -> str:
+    """The text of a turn, whatever is shown beside it."""
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
+
+
 def test_a_prompt_whose_words_changed_has_another_version() -> None:
     assert {name: prompts.load(name).fingerprint for name in prompts.names()} == HASHES
 
@@ -50,18 +67,20 @@ def test_examples_are_right_answers_in_turns_that_look_like_the_last_one(name: s
     roles = [one["role"] for one in messages]
     assert roles == ["system", *["user", "assistant"] * len(prompt.examples), "user"]
     for example in prompt.examples:
-        subject = Subject(example.reference, example.target, example.changes)
-        asked = prompt.messages(subject, Wanted(2))[-1]["content"]
+        # An example of one text asks for one.
+        number = min(2, len(example.answer.get("modifications", ())) or 2)
+        asked = prompt.messages(example.subject, Wanted(number))[-1]["content"]
         assert asked in [one["content"] for one in messages]
     for one in messages:
         if one["role"] == "assistant":
             answer = json.loads(one["content"])
             jsonschema.validate(answer, prompt.answer_schema)
-            assert len(answer["modifications"]) <= 2
-            assert all(len(t.split()) <= prompt.max_words for t in answer["modifications"])
+            texts = answer.get("modifications", [])
+            assert len(texts) <= 2
+            assert all(len(t.split()) <= prompt.max_words for t in texts)
     # A model that says its question back has not answered.
     with pytest.raises(NotJson):
-        prompt.shape.parse(messages[-1]["content"])
+        prompt.shape.parse(words(messages[-1]["content"]))
     with pytest.raises(NotJson):
         prompt.shape.parse(messages[0]["content"])
 
@@ -143,3 +162,19 @@ def test_the_hash_covers_what_is_sent_and_not_what_is_told_about_it() -> None:
     assert hashed(about="other", paper="p") == hashed()
     differ = {hashed(), hashed(system="s"), hashed(version=2), hashed(max_words=3)}
     assert len(differ) == 4
+
+
+def test_pictures_stand_before_the_text_each_under_its_side() -> None:
+    shown = {"reference": ("data:1",), "target": ("data:2", "data:3")}
+    subject = Subject("a red mug", pictures=shown)
+    last = prompts.load("vlm_modification").messages(subject, Wanted(1))[-1]["content"]
+    assert [part.get("text") or part["image_url"]["url"] for part in last] == [
+        *("reference:", "data:1"),
+        *("target (2 frames of a clip, in order of time):", "data:2", "data:3"),
+        'description of the reference: "a red mug"\nNumber of requests: 1',
+    ]
+    alone = prompts.load("caption").messages(Subject(pictures=shown), Wanted(1))[-1]["content"]
+    assert [part["text"] for part in alone if part["type"] == "text"] == [
+        "shown:",
+        "Number of descriptions: 1",
+    ]
