@@ -46,7 +46,8 @@ def _list() -> None:
         table.add_column(heading)
     for name in prompts.names():
         prompt = prompts.load(name)
-        told = ", ".join(sorted(prompt.needs))
+        shown = ["pictures"] if prompt.pictures else []
+        told = ", ".join(shown + sorted(prompt.needs))
         table.add_row(name, str(prompt.version), escape(prompt.about), told)
     Console().print(table)
 

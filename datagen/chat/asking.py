@@ -50,6 +50,7 @@ class Asking(Operator[S], Generic[S]):
     def __init__(self, settings: S) -> None:
         super().__init__(settings)
         self._prompts: dict[str, Prompt] = {}
+        self._shown: dict[str, Prompt] = {}
         self._seed = 0
         self.engines: dict[str, Engine] = {
             name: engines.make(one) for name, one in self._described().items()
@@ -61,9 +62,19 @@ class Asking(Operator[S], Generic[S]):
         named = ((name, getattr(self.settings, name)) for name in type(self.settings).model_fields)
         return {name: value for name, value in named if isinstance(value, kinds)}
 
-    def prompt(self, reference: str, kind: str, wanted: Wanted) -> Prompt:
-        """Load a prompt that this operator uses. Raises DatagenError where it gives no ``kind``
-        of answer, or not what is ``wanted``.
+    def prompt(
+        self,
+        reference: str,
+        kind: str,
+        wanted: Wanted,
+        engine: str = "engine",
+        pictures: bool = False,
+    ) -> Prompt:
+        """Load a prompt that this operator uses.
+
+        engine: name of the setting of whoever is asked; pictures: whether the prompt is one that
+        shows them. Raises DatagenError where it gives no ``kind`` of answer, or not what is
+        ``wanted``, or shows pictures where there are none.
         """
         prompt = prompts.load(reference)
         if prompt.kind != kind:
@@ -73,6 +84,12 @@ class Asking(Operator[S], Generic[S]):
             )
         if faults := list(prompt.faults(wanted)):
             raise DatagenError("; ".join(faults))
+        if bool(prompt.pictures) != pictures:
+            told = "pictures, and this step has none to show" if not pictures else "no pictures"
+            mend = "take op: vlm or another prompt" if not pictures else "take op: llm for it"
+            raise DatagenError(f"prompt '{prompt.name}' shows {told}; {mend}")
+        if pictures:
+            self._shown[engine] = prompt
         self._prompts[reference] = prompt
         return prompt
 
@@ -102,6 +119,9 @@ class Asking(Operator[S], Generic[S]):
                 continue
             try:
                 _ = self.engines[name].revision
+                blind = described.blind() if name in self._shown else None
+                if blind is not None:
+                    yield f"{name}: {blind}, and prompt '{self._shown[name].name}' shows pictures"
             except DatagenError as error:
                 yield f"{name}: {error}"
 

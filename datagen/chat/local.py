@@ -1,5 +1,5 @@
-"""A causal language model of the transformers library, in the worker itself: batched, for small
-models and for machines without a server.
+"""A model of the transformers library, in the worker itself: batched, for small models and for
+machines without a server.
 
 Asks of one batch do not see each other: every one is sampled with noise of its own seed (Gumbel
 noise on the logits, whose maximum is a draw from the softmax), and prompts are padded on the left.
@@ -8,13 +8,17 @@ noise on the logits, whose maximum is a draw from the softmax), and prompts are 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datagen import libraries, models
-from datagen.chat.ask import Answer, Ask, Each, one_line, said
+from datagen.chat import local_vision
+from datagen.chat.ask import Answer, Ask, Each, said
+from datagen.chat.local_vision import Prompt, Unreadable
 from datagen.errors import DatagenError
+from datagen.models import ModelRef
 
 WEIGHTS = ("*.safetensors", "*.bin")
 BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -26,8 +30,9 @@ class Transformers:
     """model_ref: ``hf:org/name`` or ``file:/folder``, with a chat template. device: auto, cpu,
     cuda, mps. precision: auto, fp32, bf16, fp16. batch_size: asks of one pass.
 
-    Schemas are not enforced: the model answers freely. Texts that are special tokens of the model
-    are broken up in messages, so that no caption can end a turn or begin one.
+    Causal language models, and vision-language models, whose own processor reads what they are
+    shown. Schemas are not enforced: the model answers freely. Texts that are special tokens of the
+    model are broken up in messages, so that no caption can end a turn or begin one.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class Transformers:
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings alone: the model is loaded where it is used."""
-        loaded = ("_model", "_tokenizer", "_special", "_at", "_limit", "_ends")
+        loaded = ("_model", "_reader", "_at", "_limit", "_ends")
         return {k: v for k, v in self.__dict__.items() if k not in loaded} | {"_model": None}
 
     def open(self) -> None:
@@ -69,27 +74,24 @@ class Transformers:
             return
         name = str(self.ref)
         folder = self.ref.folder or models.snapshot(self.ref.name, self.revision, WEIGHTS, BESIDE)
+        sees = local_vision.sees(local_vision.configuration(ModelRef("file", folder)))
         self._at = libraries.device(self.device)
         precision = libraries.precision(self.precision, self._at)
         with libraries.loading(name, self.ref.repository):
             libraries.prepare()
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+            from transformers import AutoModelForCausalLM, GenerationConfig
 
             kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, padding_side="left", local_files_only=True
-            )
-            if not tokenizer.chat_template:
+            reader: local_vision.Reader = (local_vision.Vision if sees else Text)(folder)
+            if not reader.template:
                 raise DatagenError(f"model '{name}': has no chat template; name a chat model")
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=kinds[precision], local_files_only=True
-            )
+            auto = local_vision.model_class() if sees else AutoModelForCausalLM
+            model = auto.from_pretrained(folder, dtype=kinds[precision], local_files_only=True)
             self._model = model.to(self._at).eval()
-        self._tokenizer = tokenizer
-        self._special = _special(tokenizer)
-        self._limit = _limit(model, tokenizer)
-        self._ends = _ends(model, tokenizer)
+        self._reader = reader
+        self._limit = _limit(model, reader.tokenizer)
+        self._ends = _ends(model, reader.tokenizer)
         # Its own habits of sampling (a penalty, a top_p) are not what was asked for.
         model.generation_config = GenerationConfig(eos_token_id=self._ends or None)
 
@@ -108,96 +110,129 @@ class Transformers:
             if each is not None:
                 each(number, answer)
 
-        prompts: dict[int, list[int]] = {}
+        prompts: dict[int, Prompt] = {}
         for number, ask in enumerate(asks):
-            tokens, fault = self._tokens(ask)
-            if fault:
-                tell(number, Answer(None, fault))
-            else:
-                prompts[number] = tokens
+            try:
+                prompts[number] = self._reader.prompt(ask)
+            except Unreadable as error:
+                tell(number, Answer(None, str(error)))
         # Long beside long: little padding, and those that answer much end together.
-        order = sorted(prompts, key=lambda one: (len(prompts[one]), asks[one].max_tokens, one))
-        for start in range(0, len(order), self.batch_size):
-            part = order[start : start + self.batch_size]
-            found = self._batch([asks[one] for one in part], [prompts[one] for one in part])
-            for number, answer in zip(part, found, strict=True):
-                tell(number, answer)
+        order = sorted(prompts, key=lambda n: (*prompts[n].size, asks[n].max_tokens, n))
+        for _, alike in itertools.groupby(order, key=lambda n: len(prompts[n].pictures)):
+            same = list(alike)
+            for start in range(0, len(same), self.batch_size):
+                part = same[start : start + self.batch_size]
+                found = self._batch([asks[n] for n in part], [prompts[n] for n in part])
+                for number, answer in zip(part, found, strict=True):
+                    tell(number, answer)
         return [answer for answer in out if answer is not None]
 
-    def _tokens(self, ask: Ask) -> tuple[list[int], str | None]:
-        """The prompt of ``ask`` in tokens, or why there is none."""
-        messages: list[dict[str, Any]] = []
-        for message in ask.messages:
-            text = said(message)
-            if text is None:
-                return [], "this engine reads text alone, and the ask has other parts"
-            messages.append({**_plain(message), "content": self._broken_up(text)})
+    def _batch(self, asks: list[Ask], prompts: list[Prompt]) -> list[Answer]:
+        """Answers of one pass over the model, for those that fit it."""
         try:
-            text = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
-            )
-        except Exception as error:  # templates raise what they like
-            return [], f"the chat template refuses the messages ({one_line(error)})"
-        tokens = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        if len(tokens) + ask.max_tokens > self._limit:
-            return [], (
-                f"a prompt of {len(tokens):,} tokens and {ask.max_tokens:,} of answer do not fit "
-                f"the {self._limit:,} of the model"
-            )
-        return tokens, None
+            inputs, lengths = self._reader.inputs(prompts, BUCKET)
+        except Unreadable as error:
+            if len(asks) == 1:
+                return [Answer(None, str(error))]
+            return [self._batch([a], [p])[0] for a, p in zip(asks, prompts, strict=True)]
+        faults = [self._unfit(a, length) for a, length in zip(asks, lengths, strict=True)]
+        if any(faults):
+            fit = [at for at, fault in enumerate(faults) if fault is None]
+            rest = self._batch([asks[at] for at in fit], [prompts[at] for at in fit]) if fit else []
+            found = dict(zip(fit, rest, strict=True))
+            return [found.get(at) or Answer(None, fault) for at, fault in enumerate(faults)]
+        if inputs["input_ids"].shape[1] + max(ask.max_tokens for ask in asks) > self._limit:
+            inputs, lengths = self._reader.inputs(prompts, 1)
+        width = inputs["input_ids"].shape[1]
+        answers = self._made(asks, inputs)[:, width:].tolist()
+        return [
+            self._read(ask, length, tokens)
+            for ask, length, tokens in zip(asks, lengths, answers, strict=True)
+        ]
 
-    def _broken_up(self, text: str) -> str:
-        """``text`` without the model's special tokens: a space stands within each."""
-        text = text.encode("utf-8", "replace").decode()
-        for special in self._special:
-            text = text.replace(special, f"{special[0]} {special[1:]}")
-        return text
+    def _unfit(self, ask: Ask, length: int) -> str | None:
+        """Why a prompt of ``length`` tokens is too long; None: it is not."""
+        if length + ask.max_tokens <= self._limit:
+            return None
+        return (
+            f"a prompt of {length:,} tokens and {ask.max_tokens:,} of answer do not fit "
+            f"the {self._limit:,} of the model"
+        )
 
-    def _batch(self, asks: list[Ask], prompts: list[list[int]]) -> list[Answer]:
-        """Answers of one pass over the model."""
+    def _made(self, asks: list[Ask], inputs: Mapping[str, Any]) -> Any:
+        """Tokens of prompts and answers."""
         import torch
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-        pad = self._tokenizer.pad_token_id
-        pad = pad if pad is not None else self._ends[0] if self._ends else 0
-        width = -(-max(map(len, prompts)) // BUCKET) * BUCKET
-        width = min(width, self._limit - max(ask.max_tokens for ask in asks))
-        width = max(width, *map(len, prompts))
-        rows = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
-        seen = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        pad = self._reader.tokenizer.pad_token_id
         settings = GenerationConfig(
             max_new_tokens=max(ask.max_tokens for ask in asks),
             do_sample=False,
-            pad_token_id=pad,
+            pad_token_id=pad if pad is not None else self._ends[0] if self._ends else 0,
             eos_token_id=self._ends or None,
         )
+        kind = self._model.dtype
+        there = {
+            name: value.to(self._at, kind if value.is_floating_point() else value.dtype)
+            for name, value in inputs.items()
+        }
+        ends = _Ends(asks, inputs["input_ids"].shape[1], self._reader.tokenizer)
         with libraries.loading(str(self.ref), self.ref.repository), torch.inference_mode():
-            made = self._model.generate(
-                input_ids=torch.tensor(rows, device=self._at),
-                attention_mask=torch.tensor(seen, device=self._at),
+            return self._model.generate(
+                **there,
                 generation_config=settings,
                 logits_processor=LogitsProcessorList([_Noise(asks)]),
-                stopping_criteria=StoppingCriteriaList([_Ends(asks, width, self._tokenizer)]),
+                stopping_criteria=StoppingCriteriaList([ends]),
             )
-        answers = made[:, width:].tolist()
-        return [
-            self._read(ask, len(prompt), tokens)
-            for ask, prompt, tokens in zip(asks, prompts, answers, strict=True)
-        ]
 
     def _read(self, ask: Ask, length: int, tokens: list[int]) -> Answer:
         """The answer in the tokens of one row, up to its own end."""
         ended = next((i for i, token in enumerate(tokens) if token in self._ends), None)
         own = tokens[: min(ask.max_tokens, len(tokens) if ended is None else ended)]
         whole = ended is not None and ended < ask.max_tokens
-        while own and own[-1] == self._tokenizer.pad_token_id:
+        while own and own[-1] == self._reader.tokenizer.pad_token_id:
             own.pop()  # a row that ended before the others of its batch
-        text = self._tokenizer.decode(own, skip_special_tokens=True)
+        text = self._reader.tokenizer.decode(own, skip_special_tokens=True)
         places = [text.find(stop) for stop in ask.stop if stop in text]
         if places:
             text, whole = text[: min(places)], True
         fault = None if whole else f"cut off after max_tokens ({ask.max_tokens})"
         return Answer(text, fault, length, len(own) + (1 if ended is not None and whole else 0))
+
+
+class Text:
+    """Reads text alone, by the model's tokenizer."""
+
+    def __init__(self, folder: str) -> None:
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            folder, padding_side="left", local_files_only=True
+        )
+        self.template = self.tokenizer.chat_template
+        self._special = local_vision.special(self.tokenizer)
+
+    def prompt(self, ask: Ask) -> Prompt:
+        messages: list[dict[str, Any]] = []
+        for message in ask.messages:
+            text = said(message)
+            if text is None:
+                raise Unreadable("this model reads text alone, and the ask has other parts")
+            text = local_vision.broken_up(text, self._special)
+            messages.append({**message, "content": text})
+        text = local_vision.rendered(self.tokenizer, messages)
+        tokens = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return Prompt(text, tokens)
+
+    def inputs(self, prompts: Sequence[Prompt], multiple: int) -> tuple[dict[str, Any], list[int]]:
+        import torch
+
+        pad = self.tokenizer.pad_token_id or 0
+        lengths = [len(prompt.tokens) for prompt in prompts]
+        width = -(-max(lengths) // multiple) * multiple
+        rows = [[pad] * (width - len(prompt.tokens)) + prompt.tokens for prompt in prompts]
+        seen = [[0] * (width - length) + [1] * length for length in lengths]
+        return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(seen)}, lengths
 
 
 class _Noise:
@@ -256,17 +291,6 @@ def _seed(ask: Ask) -> int:
         return ask.seed & (1 << 63) - 1
     digest = hashlib.blake2b(ask.key("", "").encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in message.items() if name != "content"}
-
-
-def _special(tokenizer: Any) -> list[str]:
-    """Texts that the tokenizer takes for special tokens, the longest first."""
-    found = set(tokenizer.all_special_tokens)
-    found |= {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
-    return sorted((text for text in found if len(text) > 1), key=lambda one: (-len(one), one))
 
 
 def _limit(model: Any, tokenizer: Any) -> int:

@@ -35,6 +35,13 @@ class _EngineSettings(Settings):
     #: Folder of the answers that are kept; null: that of the user. No two equal asks are sent.
     cache: str | None = _beside(None)
 
+    def blind(self) -> str | None:
+        """Why the model can be shown no pictures; None where it can, or nobody knows.
+
+        Raises DatagenError where the model cannot be found.
+        """
+        return None
+
 
 class BudgetSettings(Settings):
     """What a step may spend, over all its workers and however often it is stopped.
@@ -116,7 +123,8 @@ class TransformersSettings(_EngineSettings):
     """A model of the transformers library, in the workers themselves; for small models."""
 
     kind: Literal["transformers"]
-    #: ``hf:org/name`` or ``file:/folder``: a causal language model with a chat template.
+    #: ``hf:org/name`` or ``file:/folder``: a causal language model with a chat template, or a
+    #: vision-language model with a processor.
     model: str
     #: auto, cpu, cuda, mps.
     device: str = "auto"
@@ -133,6 +141,16 @@ class TransformersSettings(_EngineSettings):
     def absent(self) -> Iterator[str]:
         """Libraries that are missing, one line each."""
         yield from _absent(("torch", "models"), ("transformers", "models"))
+
+    def blind(self) -> str | None:
+        from datagen.chat import local_vision
+
+        if local_vision.sees(local_vision.configuration(models.parse(self.model))):
+            return None
+        return (
+            f"model '{self.model}' reads text alone; name a vision-language model, such as "
+            "hf:Qwen/Qwen3-VL-8B-Instruct"
+        )
 
     def reach(self) -> Iterator[str]:
         """Nothing lies elsewhere: the model is found with its revision."""

@@ -9,7 +9,7 @@ import obeying_server
 import pytest
 
 from datagen import cli, prompts_command
-from datagen.chat import reach
+from datagen.chat import prompts, reach
 from datagen.chat.server import Servers
 from datagen.errors import DatagenError
 
@@ -26,12 +26,8 @@ def said(capsys: Any, *arguments: str) -> tuple[str, str]:
 def test_prompts_are_listed_and_shown(capsys: Any) -> None:
     for arguments in ([], ["list"]):
         out, _ = said(capsys, *arguments)
-        assert [line.split()[0] for line in out.splitlines() if line[:1].isalpha()] == [
-            "prompt",
-            "covr",
-            "lasco",
-            "modification",
-        ]
+        listed = [line.split()[0] for line in out.splitlines() if line[:1].isalpha()]
+        assert listed == ["prompt", *prompts.names()]
     out, _ = said(capsys, "show", "covr")
     assert out.startswith("# covr@1#")
     assert "{{ reference }}" in out
