@@ -27,9 +27,15 @@ def rows(path: str) -> Iterator[tuple[int, Row]]:
     JSON array of objects, ``{`` JSON lines, anything else csv (tsv where the name ends so).
     Raises DatagenError where the file is missing, damaged or none of these.
     """
+    with reading(path), opened(path) as file:
+        yield from _rows(path, file)
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns errors of files into a DatagenError of one line."""
     try:
-        with _opened(path) as file:
-            yield from _rows(path, file)
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatagenError(f"{path}: damaged gzip file ({error})") from error
     except FileNotFoundError as error:
@@ -39,7 +45,8 @@ def rows(path: str) -> Iterator[tuple[int, Row]]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
+def opened(path: str) -> Iterator[IO[bytes]]:
+    """The file at ``path``, unpacked where it is gzip."""
     fs, inner = store.filesystem(path)
     with fs.open(inner, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
