@@ -17,6 +17,16 @@ from datagen.errors import DatagenError
 
 #: Whoever changes what a prompt sends raises its version, and puts its new hash here.
 HASHES = {
+    "actions": "actions@1#8fae003fca60",
+    "fashion": "fashion@1#92a1bd442965",
+    "mtcir": "mtcir@1#a6837d6f3901",
+    "narrations": "narrations@1#f21020280ca7",
+    "objects": "objects@1#896b7acc4e57",
+    "objects_compared": "objects_compared@1#2066018a873c",
+    "objects_differences": "objects_differences@1#af006e192f1f",
+    "objects_pictured": "objects_pictured@1#59f63732baa3",
+    "objects_pictured_compared": "objects_pictured_compared@1#591c5597c40f",
+    "same_page": "same_page@1#e482ae17f3b7",
     "seed_words": "seed_words@1#48b74b0bb899",
     "rewrite_short": "rewrite_short@1#62c9e0e7b542",
     "rewrite_reverse": "rewrite_reverse@1#12a5171f225b",
