@@ -16,8 +16,8 @@ from typing import Any
 
 from datagen import registry, schema, store
 from datagen.ingest import part_id
-from datagen.recipe import Origin, Recipe, Step
-from datagen.step import Embedder, Filter, Operator, TableFilter, TableOperator
+from datagen.recipe import OF_ITEMS, Origin, Recipe, Step
+from datagen.step import Embedder, Filter, Operator, RowOperator, TableFilter, TableOperator
 
 #: Raised when the layout of run directories changes.
 LAYOUT = 1
@@ -143,6 +143,18 @@ def plan(
     return planned
 
 
+def _read(step: Step, lineage: Mapping[str, str]) -> set[str]:
+    """What a step reads: what it says that it needs, and columns that an earlier step changed."""
+    needs = step.operator.needs(step.before)
+    if not isinstance(step.operator, RowOperator):
+        return needs
+    level = "items" if step.operator.on_items else step.before
+    columns = {f"items.{name}" for name in step.operator.columns(level)} if level == "items" else ()
+    return needs.union(
+        name for name in OF_ITEMS.intersection(columns) if lineage.get(name, "content") != "content"
+    )
+
+
 def _place(
     step: Step,
     rows_before: str,
@@ -164,7 +176,7 @@ def _place(
         values_settings,
         operator.revision(),
         seed,
-        sorted((need, lineage.get(need, "")) for need in operator.needs(step.before)),
+        sorted((need, lineage.get(need, "")) for need in _read(step, lineage)),
         whole,
     )
     # An operator that writes its line of provenance writes the id of its step with it.

@@ -30,6 +30,8 @@ RESOURCES = frozenset(Resources.__dataclass_fields__)
 SOURCE_KEYS = ("type", "id", "license")
 #: What there may be of a space.
 SPACE_WORDS = ("texts", "images", "media", "collection")
+#: What sources give of items; a step that gives it too changes it.
+OF_ITEMS = frozenset({"items.media", "items.captions", "items.labels"})
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -290,6 +292,7 @@ def _typed(
     have.add("collection")
     lasting: set[str] = set()
     outdated: set[str] = set()
+    readers: dict[str, str] = {}
     steps: list[Step] = []
     sound = not faults
     for draft in drafts:
@@ -316,6 +319,14 @@ def _typed(
         step = Step(draft.id, draft.kind, draft.op, operator, level, after, resources)
         steps.append(replace(step, lasting=frozenset(lasting)))
         given = operator.gives(level)
+        for late in sorted(given & OF_ITEMS & set(readers)):
+            faults.append(
+                f"{where}: changes '{late}', which step '{readers[late]}' has read by then; put "
+                "this step before that one"
+            )
+            sound = False
+        for need in operator.needs(level) - given:
+            readers.setdefault(need, draft.id)
         if "modification" not in operator.needs(level):
             lasting |= given
         if step.makes_items:

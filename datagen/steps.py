@@ -63,6 +63,7 @@ class State:
         self._items_path = ""
         self._measured: list[str] = []
         self._made: list[str] = []
+        self._writers: list[dict[str, Any]] = []
         self._rows_path = ""
         self._items: pa.Table | None = None
         self._rows: pa.Table | None = None
@@ -87,6 +88,8 @@ class State:
         step = planned.step
         after = step.after if step else "items"
         if after == "items":
+            if step and "items.captions" in step.operator.gives("items"):
+                self._writers.append(step.operator.provenance(self.context(planned)))
             self._items_path, self._items = table, None
         else:
             self._rows_path, self._rows = table, None
@@ -108,6 +111,11 @@ class State:
                 items = tables.with_columns(items, store.read_table(path))
             self._items = items.combine_chunks()
         return self._items
+
+    def credited(self, rows: pa.Table) -> pa.Table:
+        """``rows`` made of items, with the steps that wrote captions of theirs in provenance."""
+        made_here = self.level == "items" and "references" in rows.column_names
+        return tables.credited(rows, self.items(), self._writers) if made_here else rows
 
     def rows(self) -> pa.Table:
         """The current table: items, pairs or triplets, sorted by id."""
@@ -182,7 +190,7 @@ def _made(
     made = explode(state.rows(), answered, line, maker, step.lasting)
     same = {unit: (SAME, f"came to {other}") for unit, other in made.same.items()}
     return Outcome(
-        made.rows,
+        state.credited(made.rows),
         _but(verdicts, same),
         step.after,
         made=maker.items() if step.makes_items else None,
@@ -334,7 +342,7 @@ def _whole_table(
     items = state.items()
     context = state.context(planned)
     result = operator(Tables(items, rows, state.level), context, _parallel(engine))
-    made = tables.by_id(result.rows)
+    made = state.credited(tables.by_id(result.rows))
     verdicts = result.verdicts.select(schema.VERDICTS.names).cast(schema.VERDICTS)
     verdicts = _one_each(rows, verdicts, f"step {planned.id}")
     if result.vectors is not None:

@@ -6,7 +6,7 @@ unit that was journalled twice counts once, and every input row gets exactly one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,6 +185,24 @@ def add_provenance(table: pa.Table, line: dict[str, Any]) -> pa.Table:
     column = pa.ListArray.from_arrays(pa.array(offsets), flat.take(pa.array(index)))
     assert len(column) == count
     return table.set_column(table.column_names.index("provenance"), "provenance", column)
+
+
+def credited(rows: pa.Table, items: pa.Table, lines: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """``rows`` whose provenance begins with those of ``lines`` whose model wrote the captions of
+    one of their members, as the column ``captions_by`` of the items says.
+    """
+    if not lines or "captions_by" not in items.column_names or not rows.num_rows:
+        return rows
+    writers = dict(zip(items["id"].to_pylist(), items["captions_by"].to_pylist(), strict=True))
+    own: list[set[str | None]] = [set() for _ in range(rows.num_rows)]
+    for column in ("references", "targets"):
+        for row, item in zip(*member_ids(rows, column), strict=True):
+            own[row].add(writers.get(item))
+    heads = [[dict(line) for line in lines if line["model"] in found] for found in own]
+    old = rows["provenance"].to_pylist()
+    both = [[*head, *(rest or ())] for head, rest in zip(heads, old, strict=True)]
+    at = rows.column_names.index("provenance")
+    return rows.set_column(at, "provenance", pa.array(both, schema.PROVENANCE))
 
 
 def write_space(folder: str, journal: Journal, ids: pa.ChunkedArray) -> None:
