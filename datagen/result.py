@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from datagen import containers, media, note, publish, schema, store
+from datagen import containers, made, media, note, publish, schema, store, tables
 from datagen.containers import VIDEO_FORMATS
 from datagen.errors import DatagenError, nearest
 from datagen.frames import Choice, sample
@@ -59,8 +59,25 @@ class Run:
         return [step["id"] for step in self.note["steps"]]
 
     def items(self) -> pa.Table:
-        """The items that the source gave (schema.ITEMS)."""
+        """The items that the sources gave (schema.ITEMS); see also :meth:`made`."""
         return self.table("source")
+
+    def made(self) -> pa.Table:
+        """The items that steps made (schema.ITEMS, sorted by id): captions written for targets,
+        media painted for them. ``source`` is the id of the step.
+        """
+        found = [store.read_table(path) for path in self.made_by().values()]
+        return tables.with_made(schema.empty(schema.ITEMS), found)
+
+    def made_by(self) -> dict[str, str]:
+        """The files of the items that steps made, by the step."""
+        done = {step["id"] for step in self.funnel}
+        paths = {
+            place["id"]: store.join(self.out, place["folder"], made.FILE)
+            for place in self.note["steps"]
+            if place["id"] in done
+        }
+        return {step: path for step, path in paths.items() if store.exists(path)}
 
     def triplets(self, every: bool = False) -> pa.Table:
         """The triplets that were kept; ``every`` adds the rejected and failed ones.

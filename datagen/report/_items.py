@@ -97,6 +97,18 @@ def sources(recipe: Mapping[str, Any], items: pd.DataFrame, used: set[str]) -> l
     ]
 
 
+def made(paths: Mapping[str, str], used: set[str]) -> list[dict[str, Any]]:
+    """Per step that made items: how many, and how many of them triplets use. ``paths``: of the
+    files of made items, by step; ``used``: as for :func:`sources`.
+    """
+    out = []
+    for step, path in paths.items():
+        ids = _columns.read(path, ["id"])["id"].to_pylist()
+        taken = sum(name in used for name in ids)
+        out.append({"step": step, "items": len(ids), "items_used": taken})
+    return out
+
+
 def _source(
     name: str, settings: dict[str, Any], items: pd.DataFrame, own: Any, taken: Any
 ) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def find(run: Run, wanted: str) -> tuple[str, str]:
         if step == "source":
             lost = _matching(store.join(folder, "verdicts.parquet"), wanted, True)
             found |= {name: "record" for name in lost if name not in found}
+    for path in run.made_by().values():
+        found = {**dict.fromkeys(_matching(path, wanted, True), "item"), **found}
     if wanted in found:
         return found[wanted], wanted
     if len(found) == 1:

@@ -66,6 +66,7 @@ def sections(stats: dict[str, Any]) -> list[Section]:
         *(_truth(stats["truth"]) if stats.get("truth") else []),
         Section("Scores", [_score(one) for one in stats["scores"]]),
         Section("Sources", [_source(one) for one in stats["sources"]]),
+        Section("Made by steps", [_made(one) for one in stats.get("made", ())]),
         Section("Models", [_model(one) for one in stats["models"]]),
         Section("Items of the sources", _media({"all": stats["items"]}) if stats["items"] else []),
         Section("Shards", _shards(stats["shards"]) if stats["shards"] else []),
@@ -245,6 +246,11 @@ def _source(source: Mapping[str, Any]) -> Figure:
     used = f"{source['items']:,} items, {source['items_used']:,} used"
     kind = source["type"] or "not in the recipe"
     return Figure(source["id"], {"all": f"{used}; licence: {licence_of(source)}"}, str(kind))
+
+
+def _made(step: Mapping[str, Any]) -> Figure:
+    used = f"{step['items']:,} items, {step['items_used']:,} used"
+    return Figure(step["step"], {"all": used}, "items that stand in no source")
 
 
 def _model(model: Mapping[str, Any]) -> Figure:

@@ -58,6 +58,8 @@ def _row(run: Run, kind: str, name: str) -> dict[str, Any]:
         if its == level:
             found = _lookup.by_id(store.join(folder, "table.parquet"), [name]).to_pylist()
             row = {**row, **found[0]} if found else row
+    for made in run.made_by().values() if kind == "item" else ():
+        row = row or next(iter(_lookup.by_id(made, [name]).to_pylist()), {})
     path = _steps.triplets_path(run) if kind == "triplet" else None
     if path is not None:
         found = _lookup.by_id(path, [name]).to_pylist()

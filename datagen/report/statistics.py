@@ -54,6 +54,7 @@ def statistics(run: Run) -> dict[str, Any]:
         "scores": _scores(run, rows, steps),
         "items": _items.media(items) if items is not None else None,
         "sources": _items.sources(run.note["recipe"], items, used) if items is not None else [],
+        "made": _items.made(run.made_by(), used),
         "steps": steps,
         "funnel": _steps.funnel(run),
         "provenance": lines,
