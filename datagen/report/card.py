@@ -25,7 +25,7 @@ from datagen.result import Run
 #: Triplets shown as examples.
 EXAMPLES = 5
 #: Sections of figures that the card tells in another place.
-_ELSEWHERE = ("Sources", "Models", "Not measured")
+_ELSEWHERE = ("Sources", "Made by steps", "Models", "Not measured")
 #: A run that was killed still calls itself running.
 _STATES = {"stopped": "was stopped", "failed": "has failed"}
 _TEMPLATES = Path(__file__).parent / "templates"
