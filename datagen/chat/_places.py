@@ -15,7 +15,8 @@ from datagen.chat._exchange import Dialect
 from datagen.chat.ask import one_line
 from datagen.errors import DatagenError
 
-#: Failures one after the other after which a server rests.
+#: Failures one after the other after which a server rests; a quarter of its requests at once where
+#: that is more, for of many requests a few fail one after the other by chance.
 IN_A_ROW = 3
 #: Seconds that a failing server rests at most.
 LONGEST = 30.0
@@ -24,7 +25,9 @@ _LOOKS = "an address looks like http://host:8000/v1"
 
 @dataclass
 class Place:
-    """One server. window: requests that it gets at once; load: those it has."""
+    """One server. window: requests that it gets at once; load: those it has; failures, rests: those
+    since it answered last.
+    """
 
     url: str
     proxy: str | None
@@ -32,6 +35,7 @@ class Place:
     load: int = 0
     used: int = 0
     failures: int = 0
+    rests: int = 0
     rests_until: float = float("-inf")
     rested: float = float("-inf")
     dialect: Dialect = field(default_factory=Dialect)
@@ -120,25 +124,26 @@ class Places:
         self._changed.set()
 
     def went_well(self, place: Place) -> None:
-        place.failures = 0
+        place.failures = place.rests = 0
         place.window = min(self.most, place.window + 1)
         self.answered = time.monotonic()
 
     def failed(self, place: Place, began: float) -> None:
-        """A request that began at ``began`` failed: after three in a row the server rests."""
+        """A request that began at ``began`` failed: after several in a row the server rests."""
         if began < place.rested:
             return  # as many as were under way fail together, and are one failure
         place.failures += 1
-        if place.failures >= IN_A_ROW:
+        if place.failures >= max(IN_A_ROW, place.window / 4):
             place.window = 1
-            self._rest(place, self._longer(place.failures - IN_A_ROW))
+            self._rest(place, self._longer(place.rests))
+            place.rests += 1
 
     def told_to_wait(self, place: Place, began: float, wait: float | None) -> None:
         """The server has too much to do: half as many requests at once, after a rest."""
         if began >= place.rested:
-            place.failures += 1
             place.window = max(1.0, place.window / 2)
-        self._rest(place, self._longer(place.failures - 1) if wait is None else wait)
+            place.rests += 1
+        self._rest(place, self._longer(place.rests - 1) if wait is None else wait)
 
     def _longer(self, times: int) -> float:
         return float(min(LONGEST, self.pause * 2 ** min(times, 20)))

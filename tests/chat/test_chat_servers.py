@@ -169,6 +169,35 @@ def test_of_two_servers_the_broken_one_rests_and_the_other_answers() -> None:
     assert len(broken.payloads) < 60
 
 
+def test_many_requests_of_which_a_third_fails_by_chance_give_a_server_no_rest() -> None:
+    places = _places.Places(["http://host/v1"], 64, 0.5)
+    (place,) = places.all
+    chance = random.Random(3)
+    for _ in range(5000):
+        if chance.random() < 0.3:
+            places.failed(place, time.monotonic())
+        else:
+            places.went_well(place)
+    assert (place.window, place.rests) == (64, 0)
+    for _ in range(64):
+        places.failed(place, 0.0)  # all that were under way when it went down
+    assert (place.window, place.rests) == (1, 1)
+    places.failed(place, place.rested + 1)
+    assert (place.window, place.rests) == (1, 2)
+    places.went_well(place)
+    assert place.failures == place.rests == 0
+
+
+def test_asks_to_wait_that_come_together_halve_the_requests_once() -> None:
+    places = _places.Places(["http://host/v1"], 64, 0.5)
+    (place,) = places.all
+    began = time.monotonic()
+    for _ in range(64):
+        places.told_to_wait(place, began, None)
+    assert (place.window, place.rests) == (32, 1)
+    assert place.rests_until - place.rested < 2
+
+
 def test_requests_are_shared_out_among_good_servers() -> None:
     with serving() as first, serving() as second:
         engine = servers(first.url, second.url, concurrency=8)
