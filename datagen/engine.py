@@ -1,8 +1,9 @@
-"""The only file that speaks Ray Data: runs row operators over tables, and functions over lists.
+"""Runs row operators over tables, and functions over lists, by Ray Data.
 
 Workers write their own journal part after every batch and hand Ray nothing but counts, so a
 killed run loses at most one batch per worker. Models live in actors; CPU work ahead of a model
-(``prepare``) runs in tasks of its own and overlaps it.
+(``prepare``) runs in tasks of its own and overlaps it. This file and gather.py are the only ones
+that speak Ray Data.
 """
 
 from __future__ import annotations
@@ -209,6 +210,10 @@ class Engine:
 
         Raises DatagenError for what a worker found unmendable (a full disk, a lost server).
         """
+        if hasattr(job.operator, "engines"):
+            from datagen import gather
+
+            wants = gather.answered(self, job, pending, wants)
         data = self._planned(job, pending, wants)
         with _plain_errors(job.context.step):
             for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):

@@ -58,9 +58,8 @@ class Asking(Operator[S], Generic[S]):
 
     def _described(self) -> dict[str, engines.EngineSettings]:
         """The settings of its engines, by the names of these settings."""
-        kinds = (engines.ServerSettings, engines.TransformersSettings)
         named = ((name, getattr(self.settings, name)) for name in type(self.settings).model_fields)
-        return {name: value for name, value in named if isinstance(value, kinds)}
+        return {name: value for name, value in named if isinstance(value, engines.KINDS)}
 
     def prompt(
         self,
@@ -98,6 +97,13 @@ class Asking(Operator[S], Generic[S]):
         wants = [one.resources() for one in self._described().values()]
         return max(wants, key=lambda one: (one.gpus, one.cpus, one.batch_size))
 
+    def unaided(self) -> Resources | None:
+        """Those of its engines that workers ask on their own; None where there is no such."""
+        described = self._described().values()
+        alone = [one for one in described if not isinstance(one, engines.VllmSettings)]
+        wants = [one.resources() for one in alone]
+        return max(wants, key=lambda one: (one.gpus, one.cpus, one.batch_size), default=None)
+
     def revision(self) -> str:
         told = [one.revision for one in self.engines.values()]
         told += [one.fingerprint for one in self._prompts.values()]
@@ -129,16 +135,23 @@ class Asking(Operator[S], Generic[S]):
         for one in self._described().values():
             yield from one.reach()
 
-    def open(self, context: Context) -> None:
-        self._seed = context.seed
+    def made(self, context: Context) -> dict[str, Engine]:
+        """Its engines as they work in a run, not opened."""
+        made = {}
         for name, described in self._described().items():
             # What was spent belongs to the run: its next start goes on counting. One engine of a
             # step counts as the step, so limits hold for all that it asks.
             spent = store.join(context.out_dir, "spent", context.step) if context.out_dir else None
             if spent and name != "engine":
                 spent = store.join(spent, name)
-            self.engines[name] = engines.make(described, spent)
-            self.engines[name].open()
+            made[name] = engines.make(described, spent)
+        return made
+
+    def open(self, context: Context) -> None:
+        self._seed = context.seed
+        self.engines = self.made(context)
+        for engine in self.engines.values():
+            engine.open()
 
     def ask(self, prompt: Prompt, subject: Subject, wanted: Wanted, row: str, seed: int) -> Ask:
         """What is asked about a row: the same for it wherever and whenever it is asked."""

