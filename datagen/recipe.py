@@ -336,10 +336,15 @@ def _typed(
             have -= old - {"collection"}
         spaces = [one.removeprefix("space.") for one in given if one.startswith("space.")]
         have |= given | {f"collection.{name}" for name in spaces}
+        have -= {f"earlier.{name}" for name in spaces}
+        if level == "items":
+            have |= {f"earlier.{name}" for name in spaces if f"texts.{name}" in given}
         if isinstance(operator, Embedder) and operator.needs("items") == {"items.media"}:
             have |= {f"media.{name}" for name in spaces}
         if after != level:
             have.add("pairs")
+        if (level, after) == ("triplets", "pairs"):
+            have -= {"modification", "negatives", "split"}
         level = after
     return steps
 
@@ -379,6 +384,11 @@ def _need_fault(need: str, have: set[str], outdated: Collection[str] = ()) -> st
         )
     elif kind == "media" and f"space.{name}" in have:
         mend = f"space '{name}' is not made of images and clips one by one; name one that is"
+    elif kind == "earlier":
+        mend = (
+            f"put 'embed: {{space: {name}, model: …}}', of a model that takes texts, before the "
+            "step that makes pairs or triplets of items"
+        )
     elif need == "items.phash":
         mend = (
             "add 'filter: {op: duplicates}' before it, or, for items without media, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,8 @@ class Rows:
     references: rows of the items table (int64, m); targets: the same, flat (int64, t); starts:
     where the targets of each pair begin (int64, m + 1); which: row of ``changes`` of each pair
     (int64, m); changes: the distinct changes; reasons: a sentence for each pair (m); scores: of
-    each pair (float64, m; NaN for none), or None where there are none.
+    each pair (float64, m; NaN for none), or None where there are none; reference_texts: captions
+    of the references (rows of :func:`flat_captions`, m), or None for the first ones.
     """
 
     references: Array
@@ -127,6 +128,7 @@ class Rows:
     changes: list[list[Change]]
     reasons: pa.Array
     scores: Array | None = None
+    reference_texts: Array | None = None
 
 
 def label_table(
@@ -147,6 +149,8 @@ def label_table(
         ends = rows.references[owner], rows.targets[rows.starts[low] : rows.starts[high]]
         scores = np.full(len(owner), np.nan) if rows.scores is None else rows.scores[owner]
         found = captions.mined(*ends, scores, rows.reasons.take(pa.array(owner)))
+        if rows.reference_texts is not None:
+            found = replace(found, reference_texts=rows.reference_texts[owner])
         single = pair_table(items, found, operator=operator, field="", provenance=provenance)
         starts = rows.starts[low : high + 1] - rows.starts[low]
         done.append(_gathered(single, starts, lists, json_texts, rows.which[low:high]))

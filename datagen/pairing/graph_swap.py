@@ -292,7 +292,7 @@ class _Pairs:
 
     def ends(self, edges: Edges) -> Array:
         """The items on both sides."""
-        return edges.item[np.append(self.left, self.right)]
+        return np.asarray(edges.item[np.append(self.left, self.right)])
 
     @staticmethod
     def joined(parts: list[_Pairs]) -> _Pairs:
