@@ -125,9 +125,22 @@ class Call:
 
     async def _answer(self, ask: Ask) -> Answer | None:
         """The answer, or the fault after the last try; None where the call was stopped before."""
+        try:
+            return await self._once(ask)
+        except Again as error:
+            return await self._again(ask, error)
+
+    async def _again(self, ask: Ask, error: Again) -> Answer | None:
+        """The answer of a later try than the first, which ended in ``error``."""
         import tenacity
 
-        tries = _Tries(self)
+        tries, ended = _Tries(self), [error]
+
+        async def once() -> Answer | None:
+            if ended:
+                raise ended.pop()
+            return await self._once(ask)
+
         again: tenacity.AsyncRetrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Again),
             stop=tries.over,
@@ -135,7 +148,7 @@ class Call:
             reraise=True,
         )
         try:
-            return await again(self._once, ask)
+            return await again(once)
         except Again as last:
             if self.stop is not None:
                 return None
