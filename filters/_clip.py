@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 
 from datagen import clip, faults, preprocess, schema
 from datagen.faults import Fault
+from datagen.filters import _bounds
+from datagen.filters._bounds import above, below, rounded
 from datagen.step import Filter
 
 Array = np.ndarray[Any, Any]
 Media = Mapping[str, Any] | None
-
-TOO_LOW, TOO_HIGH = "too_low", "too_high"
 
 
 class ClipSettings(clip.ModelSettings):
@@ -95,8 +95,7 @@ class ClipFilter(clip.ClipOperator[S], Filter[S]):
         for number in usable:
             if not np.isfinite(scores[number]):
                 wrong[number] = (schema.FAILED, "no_direction", "the model gave no finite vector")
-        column = pa.array(np.round(scores, 4) + 0.0, pa.float64(), from_pandas=True)
-        return pa.table({"id": rows["id"], self.score: column, **faults.columns(wrong)})
+        return pa.table({"id": rows["id"], self.score: rounded(scores), **faults.columns(wrong)})
 
     def _scores(self, images: Array, texts: Array, counts: Sequence[tuple[int, int]]) -> Array:
         scores = []
@@ -115,19 +114,9 @@ class ClipFilter(clip.ClipOperator[S], Filter[S]):
         for least, most in zip(lowest.tolist(), highest.tolist(), strict=True):
             if least != least:
                 found.append((schema.FAILED, None, "an image or text of the row has no CLIP score"))
-            elif low is not None and least < low:
-                found.append((schema.REJECTED, TOO_LOW, f"{least:.4f} < {low:g}"))
-            elif high is not None and most > high:
-                found.append((schema.REJECTED, TOO_HIGH, f"{most:.4f} > {high:g}"))
             else:
-                found.append(None)
-        return pa.table({"id": ids, **faults.columns(found)}, schema=schema.VERDICTS)
+                found.append(below(least, low) or above(most, high))
+        return _bounds.verdicts(ids, found)
 
 
 _TEXTS = pa.list_(pa.string())
-
-
-def numbers(column: pa.ChunkedArray) -> Array:
-    """A score column as float64; NaN where it is null."""
-    out: Array = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    return out

@@ -126,14 +126,3 @@ def member_texts(rows: pa.Table, column: str) -> list[list[str | None]]:
     """Captions of the members of a list column."""
     lists = rows[column].to_pylist()
     return [[one["caption"] for one in members or ()] for members in lists]
-
-
-def rounded(scores: Array, places: int = 4) -> pa.Array:
-    """A score column: ``places`` decimals, null for NaN."""
-    return pa.array(np.round(scores, places) + 0.0, pa.float64(), from_pandas=True)
-
-
-def numbers(column: pa.ChunkedArray) -> Array:
-    """A score column as float64; NaN where it is null."""
-    out: Array = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    return out

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datagen.filters._clip import ClipFilter, ClipSettings, Media, numbers
+from datagen.filters._bounds import numbers
+from datagen.filters._clip import ClipFilter, ClipSettings, Media
 from datagen.schema import Level
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from datagen.filters._clip import ClipFilter, ClipSettings, Media, numbers
+from datagen.filters._bounds import numbers
+from datagen.filters._clip import ClipFilter, ClipSettings, Media
 from datagen.schema import Level
 
 

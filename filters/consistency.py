@@ -23,7 +23,8 @@ from pydantic import Field, model_validator
 
 from datagen import faults, ranks, schema
 from datagen.faults import Fault
-from datagen.filters._queries import Members, QueryFilter, member_texts, numbers, rounded
+from datagen.filters._bounds import below, numbers, rounded, verdicts
+from datagen.filters._queries import Members, QueryFilter, member_texts
 from datagen.schema import Level
 from datagen.step import Settings
 
@@ -34,7 +35,7 @@ Array = np.ndarray[Any, Any]
 LOW = {"margin": 0.0, "direction": 0.2}
 
 SIDES = ("references", "targets")
-TOO_LOW, TOO_FAR = "too_low", "too_far"
+TOO_FAR = "too_far"
 
 
 class ConsistencySettings(Settings):
@@ -212,13 +213,13 @@ class Consistency(QueryFilter[ConsistencySettings]):
         for score, place in zip(scores.tolist(), places.tolist(), strict=True):
             if score != score:
                 found.append((schema.FAILED, None, "the row has no score"))
-            elif least is not None and score < least:
-                found.append((schema.REJECTED, TOO_LOW, f"{score:.4f} < {least:g}"))
+            elif fault := below(score, least):
+                found.append(fault)
             elif most is not None and place > most:
                 found.append((schema.REJECTED, TOO_FAR, f"the target is number {place:.0f}"))
             else:
                 found.append(None)
-        return pa.table({"id": rows["id"], **faults.columns(found)}, schema=schema.VERDICTS)
+        return verdicts(rows["id"], found)
 
 
 _EQUAL = (

@@ -15,7 +15,8 @@ from pydantic import Field, field_validator
 
 from datagen import faults, ranks, schema
 from datagen.faults import Fault
-from datagen.filters._queries import QueryFilter, numbers, rounded
+from datagen.filters._bounds import numbers, rounded, verdicts
+from datagen.filters._queries import QueryFilter
 from datagen.schema import Level
 from datagen.step import Settings
 
@@ -94,4 +95,4 @@ class Shortcut(QueryFilter[ShortcutSettings]):
             else:
                 detail = f"the target is number {places[at]:.0f} by the {chosen[at]} alone"
                 found.append((schema.REJECTED, f"{chosen[at]}_alone", detail))
-        return pa.table({"id": rows["id"], **faults.columns(found)}, schema=schema.VERDICTS)
+        return verdicts(rows["id"], found)

@@ -29,7 +29,7 @@ OPERATORS = (
 #: The contract, and libraries that know nothing of recipes and runs.
 FILTERS_MAY_IMPORT = {
     *("schema", "step", "space", "media", "models", "errors", "perceptual"),
-    *("clip", "faults", "frames", "leaks", "moments", "preprocess", "store", "ranks"),
+    *("chat", "clip", "faults", "frames", "leaks", "moments", "preprocess", "store", "ranks"),
 }
 MOST_LINES = 450
 

@@ -88,7 +88,7 @@ class Prompt(_Read):
     kind: Literal["texts", "differences", "objects", "edits", "captions", "choice"] = "texts"
     max_words: int = Field(20, ge=1)
     aspects: dict[str, str] = {}
-    pictures: tuple[Literal["reference", "target"], ...] = ()
+    pictures: tuple[Literal["reference", "target", "candidates"], ...] = ()
     optional: frozenset[str] = frozenset()
     system: str = ""
     template: str
@@ -135,14 +135,10 @@ class Prompt(_Read):
     def messages(self, subject: Subject, wanted: Wanted) -> tuple[dict[str, Any], ...]:
         """What is sent: system text, examples as turns of a conversation, and the row."""
         said = self._names(wanted)
-        out: list[dict[str, Any]] = []
-        if system := _rendered(self.system, said):
-            out.append(_message("system", system))
-        for example in self.examples:
-            out += self._turns(example, wanted)
+        out: list[dict[str, Any]] = [dict(message) for message in self._opening(wanted)]
         asked = _rendered(self.template, said | subject.names())
         shown: list[dict[str, Any]] = []
-        for name in self.pictures:
+        for name in self._shown(subject):
             urls = subject.pictures.get(name, ())
             whose = name if len(self.pictures) > 1 else "shown"
             clip = f" ({len(urls)} frames of a clip, in order of time)" if len(urls) > 1 else ""
@@ -152,6 +148,21 @@ class Prompt(_Read):
         last = [*shown, {"type": "text", "text": asked}] if shown else asked
         out.append({"role": "user", "content": last})
         return tuple(out)
+
+    def _opening(self, wanted: Wanted) -> list[dict[str, str]]:
+        """System text and examples, which are the same for all rows: rendered once."""
+        if wanted not in self.openings:
+            system = _rendered(self.system, self._names(wanted))
+            turns = [turn for example in self.examples for turn in self._turns(example, wanted)]
+            self.openings[wanted] = [*([_message("system", system)] if system else []), *turns]
+        return self.openings[wanted]
+
+    def _shown(self, subject: Subject) -> list[str]:
+        """Whose pictures are shown, in order: candidates one by one, as they are numbered."""
+        numbered = [f"candidate {n}" for n in range(1, len(subject.candidates) + 1)]
+        return [
+            one for name in self.pictures for one in (numbered if name == "candidates" else [name])
+        ]
 
     def _names(self, wanted: Wanted) -> dict[str, Any]:
         names = wanted.aspects or tuple(self.aspects)

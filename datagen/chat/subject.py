@@ -61,7 +61,7 @@ class Subject:
 
     reference, target: captions; changes: what is known to change; text: a modification text that
     is there already; notes: lines that an earlier answer gave; candidates: texts to choose from;
-    pictures: ``data:`` addresses of the frames of "reference" and of "target".
+    pictures: ``data:`` addresses of the frames of "reference" and "target", "candidate 1", ….
     """
 
     reference: str = ""

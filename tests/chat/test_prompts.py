@@ -27,6 +27,8 @@ HASHES = {
     "objects_pictured": "objects_pictured@1#59f63732baa3",
     "objects_pictured_compared": "objects_pictured_compared@1#591c5597c40f",
     "same_page": "same_page@1#e482ae17f3b7",
+    "judge": "judge@1#bf053a5f1f8a",
+    "judge_pictures": "judge_pictures@1#b1802ddef8dc",
     "seed_words": "seed_words@1#48b74b0bb899",
     "rewrite_short": "rewrite_short@1#62c9e0e7b542",
     "rewrite_reverse": "rewrite_reverse@1#12a5171f225b",
