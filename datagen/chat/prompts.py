@@ -101,6 +101,11 @@ class Prompt(_Read):
         return Shape(self.answer_schema, self.kind)
 
     @functools.cached_property
+    def openings(self) -> dict[Wanted, list[dict[str, str]]]:
+        """What stands before a row's turn, for what was wanted so far."""
+        return {}
+
+    @functools.cached_property
     def uses(self) -> frozenset[str]:
         """Variables that system text and template use."""
         return frozenset(_variables(self.template) | _variables(self.system))
