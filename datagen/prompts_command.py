@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from datagen import registry
 from datagen.chat import prompts
 from datagen.chat.ask import Ask
 from datagen.errors import DatagenError, RecipeError, of_settings
@@ -118,7 +120,10 @@ def of_run(run: str, wanted: str, said: Mapping[str, Any] | None = None) -> Ask:
     opened = result.load(run)
     found = show(opened, wanted)
     if found["kind"] == "triplet":
-        found = show(opened, found["row"]["pair"])
+        # The way back of a pair is in no table of pairs: the triplet tells all of it.
+        row = found["row"]
+        back = {"kind": "pair", "row": {**row, "id": row["pair"], "modification": None}}
+        found = show(opened, row["pair"]) if _lists(opened, row["pair"]) else back
     if found["kind"] != "pair":
         raise DatagenError(f"{wanted}: this is a {found['kind']}; name a pair or a triplet")
     recipe = opened.note["recipe"]
@@ -126,7 +131,17 @@ def of_run(run: str, wanted: str, said: Mapping[str, Any] | None = None) -> Ask:
     own = next((dict(step) for step in steps if step.get("op") == "llm"), {"engine": _NOBODY})
     for key in ("op", "id", "resources"):
         own.pop(key, None)
-    return _asked(found["row"], {**own, **(said or {})}, int(recipe.get("seed", 0)))
+    # A file that was given beside the recipe lies there still.
+    with registry.starting_from(str(opened.note.get("base") or "")):
+        return _asked(found["row"], {**own, **(said or {})}, int(recipe.get("seed", 0)))
+
+
+def _lists(run: Any, name: str) -> bool:
+    from datagen.report import _lookup
+
+    with contextlib.suppress(DatagenError):
+        return _lookup.find(run, name) == ("pair", name)
+    return False
 
 
 def _asked(row: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Ask:

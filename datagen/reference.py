@@ -7,7 +7,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
@@ -48,18 +48,37 @@ def explain(name: str, console: Console) -> None:
         return
     cls = _class(name)
     settings = cls.Settings
-    fields = settings.model_fields
     for text in (inspect.getdoc(cls), vars(settings).get("__doc__")):
-        for paragraph in _paragraphs(inspect.cleandoc(text or ""), fields):
-            console.print(escape(paragraph), highlight=False)
-            console.print()
-    table = Table(box=None, header_style="bold", pad_edge=False)
+        _tell(inspect.cleandoc(text or ""), settings, console)
+    _tell_settings(settings, console)
+    for place, inner in _nested(settings):
+        console.print(f"[bold]{escape(place)}[/bold]", highlight=False)
+        _tell(inspect.cleandoc(vars(inner).get("__doc__") or ""), inner, console)
+        _tell_settings(inner, console)
+    if issubclass(cls, Filter) and cls.rules:
+        rules = ", ".join(sorted(cls.rules))
+        console.print(f"rules, which 'datagen refilter' changes: {rules}", highlight=False)
+    console.print(f"works on: {', '.join(cls.levels)}", highlight=False)
+
+
+def _tell(text: str, settings: type[BaseModel], console: Console) -> None:
+    """A docstring."""
+    for paragraph in _paragraphs(text, settings.model_fields):
+        console.print(escape(paragraph), highlight=False)
+        console.print()
+
+
+def _tell_settings(settings: type[BaseModel], console: Console) -> None:
+    """A table of settings: name, default, type, and what their comments say."""
+    fields = dict(settings.model_fields)
+    if _kind(settings):
+        del fields["kind"]
     told: dict[str, str] = {}
     for one in settings.__mro__:
         if issubclass(one, Settings):
             told = _comments(one) | told
-    headings = ["setting", "default", "type"] + (["meaning"] if told else [])
-    for heading in headings:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ["setting", "default", "type"] + (["meaning"] if told else []):
         table.add_column(heading, overflow="fold")
     for field, about in fields.items():
         default = "must be given" if about.is_required() else _yaml(_default(about))
@@ -68,10 +87,39 @@ def explain(name: str, console: Console) -> None:
     if fields:
         console.print(table)
         console.print()
-    if issubclass(cls, Filter) and cls.rules:
-        rules = ", ".join(sorted(cls.rules))
-        console.print(f"rules, which 'datagen refilter' changes: {rules}", highlight=False)
-    console.print(f"works on: {', '.join(cls.levels)}", highlight=False)
+
+
+def _nested(
+    settings: type[BaseModel], above: Sequence[str] = ("",)
+) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Settings that are mappings of settings: where they stand, with their kind, and what they are.
+
+    Those that several places share are told once.
+    """
+    places: dict[type[BaseModel], list[str]] = {}
+    for name, about in settings.model_fields.items():
+        for inner in _models(about.annotation):
+            places.setdefault(inner, []).extend(f"{place}{name}" for place in above)
+    for inner, where in places.items():
+        kind = _kind(inner)
+        yield " and ".join(where) + (f" of kind {kind}" if kind else ""), inner
+        yield from _nested(inner, [f"{place}." for place in where])
+
+
+def _kind(settings: type[BaseModel]) -> str | None:
+    """What ``kind`` must say for these settings to be meant; None where they have no kind."""
+    about = settings.model_fields.get("kind")
+    values = typing.get_args(about.annotation) if about else ()
+    return str(values[0]) if len(values) == 1 else None
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a type names, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    for inside in typing.get_args(annotation):
+        yield from _models(inside)
 
 
 def _class(name: str) -> type[Operator[Any]]:
@@ -127,6 +175,9 @@ def _type(annotation: Any) -> str:
     origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _type(inside[0])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        kind = _kind(annotation)
+        return f"{{kind: {kind}, …}}" if kind else "{…}"
     if origin is Literal:
         return " | ".join(repr(value) for value in inside)
     if origin in (typing.Union, types.UnionType):

@@ -82,12 +82,21 @@ def names(kind: str) -> list[str]:
 
 @contextmanager
 def starting_from(base: str) -> Iterator[None]:
-    """Build operators that name others (``union``) here: files of these start from ``base``."""
+    """Build operators that name others (``union``), or files, here: these start from ``base``."""
     token = _base.set(base)
     try:
         yield
     finally:
         _base.reset(token)
+
+
+def beside_recipe(path: str) -> str:
+    """A relative path of a file from where it lies: beside the recipe, else in the working
+    directory.
+    """
+    path = os.path.expanduser(path)
+    own = os.path.join(_base.get(), path)
+    return own if os.path.exists(own) else path
 
 
 def find(kind: str, op: str, base: str = "") -> type[Operator[Any]]:

@@ -57,7 +57,8 @@ class Context:
     seed: of the run; step: id of the step; media_dir: folder for generated media;
     out_dir: the run directory; spaces: folders of embedded spaces by name; embedders: the
     operators that made them, not opened; table: path of the items as they stood at the last step
-    that worked on items; made: paths of the items that steps have made since.
+    that worked on items; made: paths of the items that steps have made since; attempt: how often
+    rows that failed are tried again, this time included (0: for the first time).
     """
 
     step: str = "step"
@@ -68,6 +69,7 @@ class Context:
     embedders: Mapping[str, Operator[Any]] = field(default_factory=dict)
     table: str = ""
     made: tuple[str, ...] = ()
+    attempt: int = 0
 
     def items(self, *columns: str) -> pa.Table:
         """Columns of all items. An operator that asks for them needs ``collection``."""
@@ -102,7 +104,9 @@ class Operator(ABC, Generic[S]):
     (media alone make its vectors, so those of other collections can be put into it) and
     ``collection.<name>``, which every space has: whoever needs it compares rows with all items
     of the space, and measures again when these change. ``collection`` alone is that of all items;
-    a step that gives it makes items that were not there before.
+    a step that gives it makes items that were not there before. ``earlier.<name>`` is a space of
+    all items that texts can be put into; it stays there behind a step that makes items, which it
+    does not hold.
     """
 
     #: Raised by hand when the same settings would give other values than before.

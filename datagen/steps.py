@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -230,9 +230,20 @@ def _fill(
         return
     level: Level = "items" if operator.on_items else state.level
     columns = sorted({"id", *operator.columns(level)} & set(todo.column_names))
-    operator.ready(state.context(planned), _parallel(engine))
-    job = Job(operator, state.context(planned), planned.journal)
+    context = state.context(planned)
+    if retry_failed and journal.units().intersection(todo["id"].to_pylist()):
+        context = replace(context, attempt=_attempt(planned))
+    operator.ready(context, _parallel(engine))
+    job = Job(operator, context, planned.journal)
     engine().rows(job, todo.select(columns), planned.step.resources, reporter.advance)
+
+
+def _attempt(planned: Planned) -> int:
+    """How often failed rows of the step are tried again, this time included."""
+    path = store.join(planned.folder, "retries.json")
+    count = 1 + (int(store.read_json(path)) if store.exists(path) else 0)
+    store.write_json(path, count)
+    return count
 
 
 def _measure(

@@ -156,6 +156,16 @@ def test_an_operator_of_a_file_is_explained(shop):
     assert re.search(r"low +2\.0 +float", said)
 
 
+def test_settings_within_settings_are_explained_where_they_stand(shop):
+    said = command("-m", "datagen", "operators", "text.llm", cwd=shop)
+    assert re.search(r"engine +must be given +{kind: server, …}", said)
+    of_server = said.partition("engine of kind server")[2].partition("engine of kind")[0]
+    assert re.search(r"concurrency +32 +int +Requests at once", of_server)
+    assert re.search(r"price_in +0\.0 +float", of_server.partition("engine.budget")[2])
+    of_model = said.partition("engine of kind transformers")[2]
+    assert re.search(r"batch_size +8 +int", of_model)
+
+
 def test_a_module_that_python_can_import_is_found(tmp_path, monkeypatch):
     (tmp_path / "shop_tools").mkdir()
     (tmp_path / "shop_tools" / "photos.py").write_text(FILES["shop.py"])

@@ -52,6 +52,7 @@ class Asking(Operator[S], Generic[S]):
         self._prompts: dict[str, Prompt] = {}
         self._shown: dict[str, Prompt] = {}
         self._seed = 0
+        self._attempt = 0
         self.engines: dict[str, Engine] = {
             name: engines.make(one) for name, one in self._described().items()
         }
@@ -149,13 +150,23 @@ class Asking(Operator[S], Generic[S]):
 
     def open(self, context: Context) -> None:
         self._seed = context.seed
+        self._attempt = context.attempt
         self.engines = self.made(context)
         for engine in self.engines.values():
             engine.open()
 
-    def ask(self, prompt: Prompt, subject: Subject, wanted: Wanted, row: str, seed: int) -> Ask:
+    def ask(
+        self,
+        prompt: Prompt,
+        subject: Subject,
+        wanted: Wanted,
+        row: str,
+        seed: int,
+        attempt: int = 0,
+    ) -> Ask:
         """What is asked about a row: the same for it wherever and whenever it is asked."""
-        drawn = int(schema.content_id("ask", str(seed), row)[:8], 16) & 0x7FFF_FFFF
+        again = (str(attempt),) if attempt else ()
+        drawn = int(schema.content_id("ask", str(seed), row, *again)[:8], 16) & 0x7FFF_FFFF
         return Ask(
             messages=prompt.messages(subject, wanted),
             schema=prompt.answer_schema,
@@ -171,10 +182,28 @@ class Asking(Operator[S], Generic[S]):
         wanted: Wanted,
         engine: str = "engine",
     ) -> dict[str, Reply]:
-        """A reply for every row, by its id."""
-        asks = [self.ask(prompt, one, wanted, name, self._seed) for name, one in subjects.items()]
-        found = structured.replies(self.engines[engine], asks, prompt.shape)
-        return dict(zip(subjects, found, strict=True))
+        """A reply for every row, by its id.
+
+        Where failed rows are tried again, wrong answers come again as they were kept, and such
+        rows are then asked with other seeds, one for each time.
+        """
+        found: dict[str, Reply] = {}
+        drawn = self.settings.temperature > 0  # type: ignore[attr-defined]
+        for attempt in range(1 + (self._attempt if drawn else 0)):
+            todo = {
+                name: one
+                for name, one in subjects.items()
+                if name not in found or found[name].rule in structured.WRONG
+            }
+            if not todo:
+                break
+            asks = [
+                self.ask(prompt, one, wanted, name, self._seed, attempt)
+                for name, one in todo.items()
+            ]
+            answered = structured.replies(self.engines[engine], asks, prompt.shape)
+            found |= dict(zip(todo, answered, strict=True))
+        return {name: found[name] for name in subjects}
 
     def unfit(self, prompt: Prompt, subject: Subject) -> tuple[str, str] | None:
         """The rule and detail that reject a row before anything is asked."""

@@ -20,7 +20,7 @@ from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from datagen import schema
+from datagen import registry, schema
 from datagen.chat.answers import KINDS, Shape
 from datagen.chat.subject import Change, Subject
 from datagen.errors import DatagenError, nearest, of_settings
@@ -213,7 +213,9 @@ def names() -> list[str]:
 
 
 def load(reference: str) -> Prompt:
-    """A prompt by name, or a file of one's own by ``file:my.yaml``. Raises DatagenError."""
+    """A prompt by name, or a file of one's own by ``file:my.yaml`` (beside the recipe, or from the
+    working directory). Raises DatagenError.
+    """
     return read(source(reference), str(_path(reference)))
 
 
@@ -232,7 +234,7 @@ def source(reference: str) -> str:
 
 def _path(reference: str) -> Path:
     if reference.startswith("file:"):
-        return Path(reference.removeprefix("file:")).expanduser()
+        return Path(registry.beside_recipe(reference.removeprefix("file:")))
     if reference in names():
         return FOLDER / f"{reference}.yaml"
     hint = nearest(reference, names())

@@ -18,6 +18,8 @@ from datagen.schema import canonical_json
 NO_ANSWER = "no_answer"
 NOT_JSON = "not_json"
 WRONG_SHAPE = "wrong_shape"
+#: Those of answers that came and are no good.
+WRONG = (NOT_JSON, WRONG_SHAPE)
 #: Characters of a wrong answer that are quoted to the model.
 _QUOTED = 4000
 
@@ -40,7 +42,7 @@ def replies(engine: Engine, asks: Sequence[Ask], shape: Shape) -> list[Reply]:
     """
     answers = engine.answer(asks)
     found = [_read(answer, shape) for answer in answers]
-    again = [n for n, reply in enumerate(found) if reply.rule in (NOT_JSON, WRONG_SHAPE)]
+    again = [n for n, reply in enumerate(found) if reply.rule in WRONG]
     if again:
         asked = [_repair(asks[n], answers[n].text or "", found[n].fault, shape) for n in again]
         for n, answer in zip(again, engine.answer(asked), strict=True):

@@ -31,7 +31,7 @@ class Llm(Writer[LlmSettings]):
     tells what changes, and nothing says so), ``no_difference`` (the model sees none),
     ``copies_caption`` or ``too_long``. It fails as ``no_answer``, ``not_json`` or
     ``wrong_shape``, with what the model said, after it was asked once more. ``--retry-failed``
-    asks again where no answer came; wrong answers are kept, and come again.
+    asks again: as before where no answer came, and with another seed where it was wrong.
     """
 
     Settings = LlmSettings

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from datagen import recipe, schema
+from datagen.chat import prompts
 from datagen.chat.ask import Answer, Ask
 from datagen.errors import DatagenError, RecipeError
 from datagen.step import Context
@@ -293,3 +295,60 @@ def test_a_faulty_engine_is_a_line_of_the_recipe(engine: dict[str, Any], told: s
     (line,) = error.value.faults
     assert told in line
     assert "\n" not in line
+
+
+def test_a_row_that_is_tried_again_is_asked_with_another_seed_where_the_answer_was_wrong() -> None:
+    first = {ask_seed(step(lambda ask: texts("x"))[0], name): name for name in ("0000", "0001")}
+
+    def answer(ask: Ask) -> str | Answer:
+        if first.get(ask.seed) == "0000":
+            return "no"
+        return Answer(None, "HTTP 500") if first.get(ask.seed) == "0001" else texts("make it blue")
+
+    table = pairs(PAIR, ("a cat", "a dog"))
+    operator, engine = step(answer)
+    failed = [row[3] for row in lines(operator(table))]
+    assert failed == ["not_json", "no_answer"]
+    before = engine.asked[:]
+    engine.asked.clear()
+    operator._attempt = 1
+    again = lines(operator(table))
+    assert again[0] == ("0000", "make it blue", "kept", None, None)
+    # An ask that got no answer is sent as it was.
+    assert again[1][3] == "no_answer"
+    assert engine.asked[: len(before)] == before
+    assert len(engine.asked) == len(before) + 1
+    operator, engine = step(answer, temperature=0)
+    operator._attempt = 1
+    assert lines(operator(table))[0][3] == "not_json"
+
+
+def ask_seed(operator: Llm, name: str) -> int | None:
+    subject = operator.subjects(pairs(PAIR))["0000"]
+    return operator.ask(operator.main, subject, operator.wanted, name, 0).seed
+
+
+def test_a_prompt_of_ones_own_lies_beside_the_recipe_or_where_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = prompts.source("modification")
+    for folder, version in (("recipes", 2), ("here", 3)):
+        (tmp_path / folder).mkdir()
+        changed = text.replace("version: 1", f"version: {version}")
+        (tmp_path / folder / "mine.yaml").write_text(changed, encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    steps = [
+        {"pair": {"op": "one_word_diff"}},
+        {"text": {"op": "llm", "engine": ENGINE, "prompt": "file:mine.yaml"}},
+    ]
+    data = {"source": {"type": "tinyworld", "count": 4}, "steps": steps}
+
+    def found(base: Path) -> str:
+        (_, text) = recipe.check(data, base=str(base)).steps
+        return text.operator.revision()
+
+    assert "modification@2#" in found(tmp_path / "recipes")
+    assert "modification@3#" in found(tmp_path)
+    (tmp_path / "here" / "mine.yaml").unlink()
+    with pytest.raises(RecipeError, match=r"mine\.yaml: no such file"):
+        found(tmp_path)
