@@ -84,7 +84,7 @@ class Geometry:
         if self.resize_mode == "squash":
             size = (self.width, self.height)
         elif self.resize_mode == "shortest" and self.height == self.width:
-            size = _shortest(picture.size, self.width)
+            size = shortest(picture.size, self.width)
         else:
             if self.resize_mode == "shortest":
                 # open_clip takes bicubic here whatever the model's configuration says.
@@ -94,7 +94,7 @@ class Geometry:
             picture = picture.resize(size, how)
         if size != (self.width, self.height):
             fill = self.fill if self.resize_mode == "longest" else 0
-            picture = _crop_or_pad(picture, self.width, self.height, fill)
+            picture = crop_or_pad(picture, self.width, self.height, fill)
         plain = picture if picture.mode == "RGB" else picture.convert("RGB")
         return np.asarray(plain, dtype=np.uint8)
 
@@ -104,14 +104,15 @@ class Geometry:
         return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
 
 
-def _shortest(size: tuple[int, int], wanted: int) -> tuple[int, int]:
+def shortest(size: tuple[int, int], wanted: int) -> tuple[int, int]:
+    """The size of a picture whose shorter side is resized to ``wanted`` pixels."""
     width, height = size
     if width <= height:
         return wanted, int(wanted * height / width)
     return int(wanted * width / height), wanted
 
 
-def _crop_or_pad(picture: Image.Image, width: int, height: int, fill: int) -> Image.Image:
+def crop_or_pad(picture: Image.Image, width: int, height: int, fill: int) -> Image.Image:
     """The centre of ``picture``, on a ground of grey ``fill`` where it is too small."""
     have_width, have_height = picture.size
     pad_left, pad_top = max(0, width - have_width) // 2, max(0, height - have_height) // 2
