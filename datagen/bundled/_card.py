@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,26 @@ from datagen.bundled import _figures, _scenes
 
 #: How a model was made and what it was measured at. No file that a model's revision hangs on.
 FACTS = "facts.yaml"
-_LIBRARIES = ("torch", "open_clip_torch", "numpy", "pillow", "av")
+LIBRARIES = ("torch", "open_clip_torch", "numpy", "pillow", "av")
 
 
-def write(folder: str, template: str, facts: Mapping[str, Any], number: int = 1000) -> None:
-    """Measure the model in ``folder`` and write ``facts.yaml`` and ``README.md`` beside it.
+def write(
+    folder: str,
+    template: str,
+    facts: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    libraries: Sequence[str] = LIBRARIES,
+) -> None:
+    """Write ``facts.yaml`` and ``README.md`` beside the model in ``folder``.
 
-    template: a file of this package; facts: how the model was made;
-    number: scenes that are measured.
+    template: a file of this package; facts: how the model was made; figures: what was measured;
+    libraries: whose versions are told.
     """
     size = sum(path.stat().st_size for path in Path(folder).iterdir() if path.name != "README.md")
-    reference = f"file:{os.path.abspath(folder)}"
+    versions = {name: importlib.metadata.version(name) for name in libraries}
     told = {
-        "made": {**facts, "libraries": _versions(), "megabytes": round(size / 1e6, 1)},
-        "figures": _figures.measure(reference, number, number * 2 // 5),
+        "made": {**facts, "libraries": versions, "megabytes": round(size / 1e6, 1)},
+        "figures": dict(figures),
     }
     with store.writing(os.path.join(folder, FACTS)) as file:
         file.write(yaml.safe_dump(told, sort_keys=False).encode())
@@ -50,10 +56,6 @@ def card(template: str, told: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(
         **told, seed=_figures.SEED, training=_scenes.TRAINING_SEEDS, held=_scenes.SHARE
     )
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 def _share(value: float | jinja2.Undefined) -> str:

@@ -148,6 +148,10 @@ PARTS = (
 )  # fmt: skip
 
 
+#: What stands before, between and after two captions.
+BOUNDS = frozenset(PARTS[:6])
+
+
 def vocabulary() -> list[str]:
     """Every word of captions, of texts, and of fields that change; in alphabetical order."""
     said = [*_scenes.vocabulary(), *_requests.wordings(), *_WORDED, *_VERBS.values()]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datagen.sources.tinyworld import grammar, motion, oracle, words
-from datagen.sources.tinyworld.events import Act, Shown, acts_of, scene_of
+from datagen.sources.tinyworld.events import Act, Shown, scene_of
 from datagen.sources.tinyworld.oracle import Change
 from datagen.sources.tinyworld.scene import ATTRIBUTES, Dice, Thing
 
@@ -317,22 +317,24 @@ def requests(
     return (found or unsure)[:number]
 
 
-def wordings() -> Iterator[str]:
-    """Every word that a text can have, in texts."""
-    tables = [
+def _tables() -> list[tuple[str, ...]]:
+    return [
         _COLOUR, _BARE, _SHAPE, _SIZE, _TEXTURE, _STRIPPED, _PATTERNED, _COUNT, _MORE, _FEWER,
         _POSITION, _GONE, _COME, _SWAPPED, _GROUND, _DO, _DO_OTHER, _DO_NOTHING, _DO_ELSE,
     ]  # fmt: skip
-    for text in itertools.chain.from_iterable(tables):
+
+
+def number() -> int:
+    """How many wordings there are."""
+    return sum(map(len, _tables()))
+
+
+def wordings() -> Iterator[str]:
+    """Every word that a text can have, in texts."""
+    for text in itertools.chain.from_iterable(_tables()):
         yield " ".join("" if part.startswith("{") else part for part in text.split())
     yield "bigger smaller enlarge shrink stripes dots and , in the corner on at centre background"
     for mark in (Act("position", "left"), Act("size", "large"), Act("size", "small"), Act("spin"),
                  Act("vanish"), Act("appear"), Act("colour", "red"), Act("count", 2)):  # fmt: skip
         for column in range(motion.COLUMNS):
             yield " ".join(_does(mark, column))
-
-
-def busy(what: Shown) -> bool:
-    """Whether something happens."""
-    acts, ground = acts_of(what)
-    return ground is not None or any(act is not None for act in acts)

@@ -26,6 +26,8 @@ from datagen.texts.llm import Llm, LlmSettings
 SEED = 17
 #: Kinds of pairs that are measured; ``strange`` are texts of something else.
 KINDS = ("one", "two", "three", "thing", "any", "nothing", "strange")
+#: What is measured of each prompt.
+KINDS_OF = {"modification": KINDS, "covr": KINDS, "lasco": ("one", "strange")}
 
 Texts = list[str] | None
 
@@ -108,3 +110,20 @@ def judged(pairs: Sequence[Pair], written: Sequence[Texts]) -> dict[str, float]:
     shares["silent"] = count["silent"] / max(1, count["differ"])
     shares["spoke"] = count["spoke"] / max(1, count["same"])
     return {**shares, "texts": count["texts"]}
+
+
+def measure(reference: str, number: int) -> dict[str, Any]:
+    """The figures of a model: by temperature, prompt and kind of pairs, ``number`` of each, what
+    :func:`judged` counts."""
+    found: dict[str, Any] = {}
+    for temperature in (0.0, 0.7):
+        by_prompt: dict[str, Any] = {}
+        for prompt, kinds in KINDS_OF.items():
+            by_prompt[prompt] = {}
+            for kind in kinds:
+                pairs = drawn(kind, number)
+                texts = written(reference, pairs, prompt, temperature=temperature)
+                shares = judged(pairs, texts)
+                by_prompt[prompt][kind] = {name: round(value, 4) for name, value in shares.items()}
+        found[f"{temperature:g}"] = by_prompt
+    return found

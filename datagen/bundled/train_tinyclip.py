@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datagen import models
-from datagen.bundled import _card, _losses, _open_clip, _scenes
+from datagen.bundled import _card, _figures, _losses, _open_clip, _scenes
 from datagen.bundled._losses import Batch
 from datagen.preprocess import Geometry
 
@@ -283,7 +283,9 @@ def main(given: list[str] | None = None) -> None:
             "batch": round(len(examples.right) * args.families / len(feed.families)),
             "parameters": sum(p.numel() for p in model.parameters()),
         },
-        args.measured,
+        _figures.measure(
+            f"file:{os.path.abspath(args.out)}", args.measured, args.measured * 2 // 5
+        ),
     )
 
 

@@ -5,7 +5,8 @@ apart, from random weights.
 
 A causal language model of Llama's architecture (Touvron et al. 2023, arXiv:2302.13971) on the
 questions that ``text: {op: llm}`` asks, with answers from a grammar that the world's oracle
-checked. The loss is that of the answer alone.
+checked. The loss is that of the answer, and in the beginning also that of the question: where the
+second caption repeats the first one, copying is learned.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ from torch import nn
 from torch.nn import functional
 
 from datagen import models
-from datagen.bundled import _corpus, _llama, _questions
+from datagen.bundled import _card, _corpus, _llama, _marks, _questions, _requests, _writing
 
 Array = np.ndarray[Any, Any]
 
-#: Of tokens that are not learned.
+#: Of what is padding.
 _SILENT = -100
+#: Tokens, what comes after each (-100 after the last), whether that is of the question, marks, and
+#: what was there before (:func:`_marks.marks`); all (n, length).
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 #: Batches that are sorted by length together.
 _SORTED = 32
 
@@ -38,11 +43,14 @@ _SORTED = 32
 @dataclass(frozen=True)
 class Texts:
     """Questions and answers in tokens: int16 ``tokens`` of all, one after the other; ``starts``
-    (n + 1) of each; ``answers`` (n), where its answer begins, from its start."""
+    (n + 1) of each; ``answers`` (n), where its answer begins, from its start; of each token
+    ``marked`` and ``before`` (:func:`_marks.marks`)."""
 
     tokens: Array
     starts: Array
     answers: Array
+    marked: Array
+    before: Array
 
     @staticmethod
     def of(asked: list[str], answer: list[str], tokenizer: Any) -> Texts:
@@ -61,15 +69,24 @@ class Texts:
         tokens = [
             token for both in zip(first, second, strict=True) for part in both for token in part
         ]
+        pieces = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+        known = [_known(one, pieces) for one in first]
+        silent = [[(_SILENT, _SILENT)] * len(one) for one in second]
+        beside = [
+            pair for both in zip(known, silent, strict=True) for part in both for pair in part
+        ]
+        marked, before = np.asarray(beside, np.int16).T
         return Texts(
             np.asarray(tokens, np.int16),
             np.concatenate([[0], np.cumsum(lengths)]),
             np.asarray([len(one) for one in first]),
+            marked,
+            before,
         )
 
-    def batches(self, dice: np.random.Generator, budget: int) -> Iterator[tuple[Any, Any]]:
-        """Tokens and labels (n, length) of one pass over all, of ``budget`` tokens or fewer each,
-        texts of about one length together. Where nothing is to be learned the label is -100."""
+    def batches(self, dice: np.random.Generator, budget: int) -> Iterator[Batch]:
+        """Batches of one pass over all, of ``budget`` tokens or fewer each, texts of about one
+        length together."""
         lengths = np.diff(self.starts)
         order = dice.permutation(len(lengths))
         chunk = _SORTED * max(1, int(budget / lengths.mean()))
@@ -80,17 +97,38 @@ class Texts:
             for number in dice.permutation(len(parts)):
                 yield self._batch(parts[number])
 
-    def _batch(self, rows: Array) -> tuple[Any, Any]:
+    def _batch(self, rows: Array) -> Batch:
         width = int((self.starts[rows + 1] - self.starts[rows]).max())
         tokens = np.zeros((len(rows), width), np.int64)
         labels = np.full((len(rows), width), _SILENT, np.int64)
+        marked, before = labels.copy(), labels.copy()
+        asked = np.zeros((len(rows), width), bool)
         for place, row in enumerate(rows):
             text = self.tokens[self.starts[row] : self.starts[row + 1]]
             tokens[place, : len(text)] = text
             begin = self.answers[row]
             # What stands at a place is told by the place before it.
-            labels[place, begin - 1 : len(text) - 1] = text[begin:]
-        return torch.from_numpy(tokens), torch.from_numpy(labels)
+            labels[place, : len(text) - 1] = text[1:]
+            asked[place, : begin - 1] = True
+            marked[place, : len(text)] = self.marked[self.starts[row] : self.starts[row + 1]]
+            before[place, : len(text)] = self.before[self.starts[row] : self.starts[row + 1]]
+        parts = (tokens, labels, asked, marked, before)
+        one, two, three, four, five = map(torch.from_numpy, parts)
+        return one, two, three, four, five
+
+
+def _known(tokens: list[int], texts: list[str]) -> list[tuple[int, int]]:
+    """Marks of a question, and the tokens that were there before. texts: of all tokens."""
+    found = [(_SILENT, _SILENT)] * len(tokens)
+    pieces = [texts[token] for token in tokens]
+    bounds = [at for at, piece in enumerate(pieces) if piece in _questions.BOUNDS]
+    if len(bounds) != 3:
+        return found
+    first, second, end = bounds
+    told = _marks.marks(pieces[first + 1 : second], pieces[second + 1 : end])
+    for at, (differs, place) in enumerate(told, second + 1):
+        found[at] = differs, tokens[first + 1 + place] if place != _SILENT else _SILENT
+    return found
 
 
 def _parted(rows: Array, lengths: Array, budget: int) -> Iterator[Array]:
@@ -128,56 +166,79 @@ def optimizer(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
-def loss(model: Any, tokens: Any, labels: Any, precision: str) -> Any:
-    """The mean over all tokens of answers."""
+def losses(model: Any, aside: Any, batch: Batch, precision: str) -> tuple[Any, Any, Any]:
+    """The mean over the tokens of answers, that over the tokens of questions, and that of
+    marks."""
+    tokens, labels, asked, marked, before = batch
     with torch.autocast(tokens.device.type, torch.bfloat16, precision == "bf16"):
         # No mask: texts are padded at their end, where nothing is learned.
-        hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
+        held = model.model(input_ids=tokens, use_cache=False, output_hidden_states=True)
+        hidden = held.last_hidden_state
+        marks = aside(held.hidden_states[model.config.num_hidden_layers // 2], marked, before)
         learned = labels != _SILENT
         logits = model.lm_head(hidden[learned])
-    return functional.cross_entropy(logits.float(), labels[learned])
+    each = functional.cross_entropy(logits.float(), labels[learned], reduction="none")
+    asked = asked[learned]
+    return each[~asked].mean(), each[asked].mean(), marks
 
 
-def train(model: Any, texts: Texts, args: argparse.Namespace) -> float:
-    """Train ``model`` in place, from the last checkpoint where there is one; minutes in all."""
+def weight(step: int, steps: int) -> float:
+    """Of the loss of questions. Copying is learned from them, where the second caption repeats
+    the first; afterwards the model is for answers alone."""
+    return max(0.0, 1.0 - 2.5 * step / steps)
+
+
+def train(model: Any, texts: Texts, args: argparse.Namespace, until: int | None = None) -> float:
+    """Train ``model`` in place, from the last checkpoint where there is one; minutes in all.
+
+    until: the step before which it stops; None: the last one.
+    """
+    until = args.steps if until is None else until
     model.to(args.device).train()
-    steering = optimizer(model)
+    aside = _marks.Aside(model.config.hidden_size, model.config.vocab_size).to(args.device)
+    steering = optimizer(nn.ModuleList([model, aside]))
     path = os.path.join(args.work, "checkpoint.pt")
     first, seconds = 0, 0.0
     if os.path.exists(path):
         saved = torch.load(path, map_location=args.device, weights_only=True)
         model.load_state_dict(saved["model"])
+        aside.load_state_dict(saved["aside"])
         steering.load_state_dict(saved["optimizer"])
         first, seconds = saved["step"], saved["seconds"]
         print(f"goes on from step {first}", flush=True)
     began = stamp = time.monotonic()
     mean = None
-    for step, (tokens, labels) in enumerate(_passes(texts, args), 0):
+    for step, batch in enumerate(_passes(texts, args)):
         if step < first:
             continue
-        if step == args.steps:
+        if step == until:
             break
         for group in steering.param_groups:
             group["lr"] = rate(step, args.steps, args.rate)
-        found = loss(model, tokens.to(args.device), labels.to(args.device), args.precision)
+        a, b, c, d, e = (part.to(args.device) for part in batch)
+        found, beside, marks = losses(model, aside, (a, b, c, d, e), args.precision)
         steering.zero_grad(set_to_none=True)
-        found.backward()
+        (found + weight(step, args.steps) * beside + marks).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         steering.step()
         now = time.monotonic()
-        mean = float(found) if mean is None else 0.95 * mean + 0.05 * float(found)
+        now_at = float(found.detach())
+        mean = now_at if mean is None else 0.95 * mean + 0.05 * now_at
         if step % 20 == 0:
             spent = (seconds + now - began) / 60
-            print(f"{step:5d}  {spent:5.1f} min  loss {mean:.4f}", flush=True)
-        if now - stamp > 120 or step + 1 == args.steps:
+            told = f"answers {mean:.4f}  questions {float(beside.detach()):.4f}"
+            told += f"  marks {float(marks.detach()):.4f}"
+            print(f"{step:5d}  {spent:5.1f} min  {told}", flush=True)
+        if now - stamp > 120 or step + 1 == until:
             stamp = now
-            states = {"model": model.state_dict(), "optimizer": steering.state_dict()}
+            states = {"model": model.state_dict(), "aside": aside.state_dict()}
+            states["optimizer"] = steering.state_dict()
             extra = {"step": step + 1, "seconds": seconds + now - began}
             _llama.checkpoint(path, {**states, **extra})
     return (seconds + time.monotonic() - began) / 60
 
 
-def _passes(texts: Texts, args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
+def _passes(texts: Texts, args: argparse.Namespace) -> Iterator[Batch]:
     turn = 0
     while True:
         yield from texts.batches(np.random.default_rng([args.seed, turn]), args.budget)
@@ -192,8 +253,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="folder that the model is written to")
     parser.add_argument("--work", help="folder of pairs and checkpoints; OUT.work by default")
     parser.add_argument("--seed", type=int, default=0, help="of the pairs and the weights")
-    parser.add_argument("--pairs", type=int, default=160_000, help="pairs drawn")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--pairs", type=int, default=112_000, help="pairs drawn")
+    parser.add_argument("--steps", type=int, default=5200)
     parser.add_argument("--budget", type=int, default=4800, help="tokens of a batch")
     parser.add_argument("--rate", type=float, default=2e-3, help="the highest learning rate")
     parser.add_argument("--width", type=int, default=128)
@@ -203,7 +264,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--precision", default="fp32", choices=["bf16", "fp32"])
     parser.add_argument("--processes", type=int, default=2, help="that draw pairs")
-    parser.add_argument("--measured", type=int, default=1000, help="pairs that are measured")
+    parser.add_argument(
+        "--measured", type=int, default=400, help="pairs of each kind that are measured"
+    )
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as it likes")
     args = parser.parse_args(given)
     args.device = models.device(args.device)
@@ -213,7 +276,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def main(given: list[str] | None = None) -> None:
     """Draw pairs, train, write the folder, measure, write the card."""
-    args = arguments(given)
+    run(arguments(given))
+
+
+def run(args: argparse.Namespace) -> None:
+    """As the command line says."""
     if args.threads:
         torch.set_num_threads(args.threads)
     models.prepare()
@@ -225,7 +292,30 @@ def main(given: list[str] | None = None) -> None:
     begun(model, args.seed)
     minutes = train(model, texts, args)
     _llama.save(args.out, model.eval(), tokenizer)
-    print(f"{minutes:.1f} minutes, {platform.machine()}")
+    hardware = f"CPU ({platform.machine()}), threads of torch: {torch.get_num_threads()}"
+    if args.device != "cpu":
+        hardware = args.device
+    shape = {name: getattr(args, name) for name in ("width", "layers", "heads")}
+    told = {
+        "seed": args.seed,
+        "command": f"python -m datagen.bundled.train_tinywriter --seed {args.seed} "
+        f"--pairs {args.pairs} --steps {args.steps} --rate {args.rate:g} "
+        f"--precision {args.precision} --out tinywriter",
+        "hardware": hardware,
+        "minutes": round(minutes, 1),
+        "questions": len(table),
+        "steps": args.steps,
+        "batch": round(args.budget * len(table) / len(texts.tokens)),
+        **shape,
+        "vocabulary": len(tokenizer),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "wordings": _requests.number(),
+        "lines": _llama.LINES,
+        "longest": _llama.LONGEST,
+        "context": _llama.CONTEXT,
+    }
+    figures = _writing.measure(f"file:{os.path.abspath(args.out)}", args.measured)
+    _card.write(args.out, "tinywriter.md.j2", told, figures, LIBRARIES)
 
 
 if __name__ == "__main__":
