@@ -16,15 +16,14 @@ from rich.table import Table
 from datagen import registry
 from datagen.chat import prompts
 from datagen.chat.ask import Ask
-from datagen.errors import DatagenError, RecipeError, of_settings
+from datagen.chat.rendering import rendered, step_settings
+from datagen.errors import DatagenError
 
 prompts_app = typer.Typer(
     help="List the prompts for language models, show one, or render one for a pair.",
     invoke_without_command=True,
 )
 Name = Annotated[str, typer.Argument(help="Name of a prompt, or file:my.yaml.")]
-#: What asks stand in for where no recipe says who answers; nothing is sent to it.
-_NOBODY = {"kind": "server", "url": "http://localhost", "model": "none"}
 
 
 @prompts_app.callback()
@@ -65,10 +64,10 @@ def show_prompt(name: Name) -> None:
 def render_prompt(
     name: Name,
     run: Annotated[
-        str | None, typer.Argument(help="Run directory; its llm step says the other settings.")
+        str | None, typer.Argument(help="Run directory; its step says the other settings.")
     ] = None,
     pair: Annotated[
-        str | None, typer.Argument(metavar="ID", help="A pair or triplet of the run.")
+        str | None, typer.Argument(metavar="ID", help="A pair, triplet or item of the run.")
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Caption of the reference.")] = None,
     target: Annotated[str | None, typer.Option(help="Caption of the target.")] = None,
@@ -92,6 +91,11 @@ def render_prompt(
             "render: give --reference and --target (or --change), or a run and the id of a pair"
         )
     said = {"prompt": name, **_settings(settings or ())}
+    if run is None and (shown := prompts.load(name).pictures):
+        raise DatagenError(
+            f"render: prompt '{name}' shows pictures ({', '.join(shown)}), which no option gives; "
+            "name a run and the id of one of its pairs, triplets or items"
+        )
     if run is not None and pair is not None:
         ask = of_run(run, pair, said)
     else:
@@ -106,11 +110,12 @@ def of_texts(
     members = [[{"caption": text}] for text in (reference, target)]
     evidence = {"changes": [_change(text) for text in changes]}
     row = {"id": "", "references": members[0], "targets": members[1], "evidence": evidence}
-    return _asked(row, {"engine": _NOBODY, **(said or {})}, 0)
+    return rendered(row, said or {}, 0)
 
 
 def of_run(run: str, wanted: str, said: Mapping[str, Any] | None = None) -> Ask:
-    """The ask for a pair (or the pair of a triplet) of a run, with the settings of its llm step.
+    """The ask for a pair (or the pair of a triplet) or an item of a run, with the settings of the
+    step that asks it.
 
     said: settings that take the place of these. Raises DatagenError.
     """
@@ -124,16 +129,17 @@ def of_run(run: str, wanted: str, said: Mapping[str, Any] | None = None) -> Ask:
         row = found["row"]
         back = {"kind": "pair", "row": {**row, "id": row["pair"], "modification": None}}
         found = show(opened, row["pair"]) if _lists(opened, row["pair"]) else back
-    if found["kind"] != "pair":
-        raise DatagenError(f"{wanted}: this is a {found['kind']}; name a pair or a triplet")
+    row = found["row"]
+    if found["kind"] == "item":
+        row = {"id": row["id"], "references": [{"caption": None, "media": row["media"]}]}
+    elif found["kind"] != "pair":
+        raise DatagenError(f"{wanted}: this is a {found['kind']}; name a pair, triplet or item")
     recipe = opened.note["recipe"]
-    steps = [step.get("text") or {} for step in recipe["steps"]]
-    own = next((dict(step) for step in steps if step.get("op") == "llm"), {"engine": _NOBODY})
-    for key in ("op", "id", "resources"):
-        own.pop(key, None)
+    base = str(opened.note.get("base") or "")
+    own = step_settings(recipe["steps"], str((said or {}).get("prompt")), base)
     # A file that was given beside the recipe lies there still.
-    with registry.starting_from(str(opened.note.get("base") or "")):
-        return _asked(found["row"], {**own, **(said or {})}, int(recipe.get("seed", 0)))
+    with registry.starting_from(base):
+        return rendered(row, {**own, **(said or {})}, int(recipe.get("seed", 0)))
 
 
 def _lists(run: Any, name: str) -> bool:
@@ -142,24 +148,6 @@ def _lists(run: Any, name: str) -> bool:
     with contextlib.suppress(DatagenError):
         return _lookup.find(run, name) == ("pair", name)
     return False
-
-
-def _asked(row: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Ask:
-    from pydantic import ValidationError
-
-    from datagen.chat.subject import subject_of
-    from datagen.texts.llm import Llm, LlmSettings
-
-    try:
-        operator = Llm(LlmSettings.model_validate(settings))
-    except ValidationError as error:
-        raise RecipeError(of_settings("settings", error, settings, LlmSettings.model_fields)) from (
-            error
-        )
-    subject = subject_of(row)
-    if fault := operator.refused(subject):
-        raise DatagenError(f"this pair would be rejected as {fault[0]}: {fault[1]}")
-    return operator.ask(operator.main, subject, operator.wanted, row["id"], seed)
 
 
 def _settings(texts: Any) -> dict[str, Any]:

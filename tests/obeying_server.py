@@ -36,6 +36,8 @@ class Server:
 
     def __init__(self, answer: Callable[[list[dict[str, Any]]], str]) -> None:
         self.of = answer
+        # A function of all that was sent, in place of the messages alone.
+        self.of_body: Callable[[dict[str, Any]], str] | None = None
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.url = ""
@@ -62,7 +64,8 @@ def running(
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.keys.append(self.headers.get("Authorization"))
             server.bodies.append(body)
-            said = {"role": "assistant", "content": server.of(body["messages"])}
+            answer = server.of_body(body) if server.of_body else server.of(body["messages"])
+            said = {"role": "assistant", "content": answer}
             self._send(
                 {
                     "id": "1",

@@ -120,8 +120,10 @@ class Caption(Asking[CaptionSettings], RowOperator[CaptionSettings]):
         """What becomes of an item."""
         if reply.value is None:
             return None, None, schema.FAILED, reply.rule, reply.detail
-        found = list({text.casefold(): text for text in texts_of(reply.value, "captions")}.values())
-        found = [text for text in found if text]
+        different: dict[str, str] = {}
+        for text in filter(None, texts_of(reply.value, "captions")):
+            different.setdefault(text.casefold(), text)
+        found = list(different.values())
         if not found:
             return None, None, schema.REJECTED, "no_caption", "the model gives none"
         most = self.main.words(self.wanted)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import obeying_server
 import pytest
 
 from datagen import cli, prompts_command
-from datagen.chat import prompts, reach
+from datagen.chat import pictures, prompts, reach
 from datagen.chat.server import Servers
 from datagen.errors import DatagenError
 
@@ -90,3 +92,51 @@ def test_a_key_that_is_named_and_missing_is_a_line(monkeypatch: pytest.MonkeyPat
 def test_a_pair_that_is_no_pair_is_refused() -> None:
     with pytest.raises(DatagenError, match="no_caption"):
         prompts_command.of_texts("", "b")
+
+
+def test_prompts_that_show_pictures_are_rendered_for_rows_of_a_run(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    from PIL import Image
+
+    from datagen import result
+    from datagen.report import show
+
+    path = tmp_path / "a.png"
+    Image.new("RGB", (90, 60), "red").save(path)
+    media = {"path": str(path), "offset": 0, "size": path.stat().st_size, "modality": "image"}
+    member = {"caption": "a <red> thing", "media": media}
+    rows = {
+        "p": {"kind": "pair", "row": {"id": "p", "references": [member], "targets": [member]}},
+        "i": {"kind": "item", "row": {"id": "i", "media": media}},
+        "n": {"kind": "pair", "row": {"id": "n", "references": [member], "targets": []}},
+    }
+    engine = {"kind": "server", "url": "http://localhost/v1", "model": "m"}
+    steps = [
+        {"text": {"op": "caption", "engine": engine, "captions_per_item": 3, "picture_size": 40}},
+        {"text": {"op": "vlm_then_llm", "vlm": engine, "llm": engine, "picture_size": 50}},
+    ]
+
+    run = SimpleNamespace(note={"recipe": {"steps": steps, "seed": 4}, "base": ""})
+    monkeypatch.setattr(result, "load", lambda _: run)
+    monkeypatch.setattr(show, "show", lambda run, name: rows[name])
+    out, _ = said(capsys, "render", "describe", "run", "p")
+    assert "reference:\n(image/jpeg, " in out
+    assert '"a \\u003cred\\u003e thing"' in out
+    shown = json.loads(said(capsys, "render", "describe", "run", "p", "--json")[0])
+    sizes = []
+    for name, row in (("describe", "p"), ("caption", "i")):
+        shown = json.loads(said(capsys, "render", name, "run", row, "--json")[0])
+        parts = shown["messages"][-1]["content"]
+        urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+        sizes += [Image.open(io.BytesIO(pictures.file_of(url))).size for url in urls]
+    assert sizes == [(50, 33), (50, 33), (40, 27)]
+    assert parts[-1]["text"] == "Number of descriptions: 3"
+    for arguments, told in (
+        (["describe", "run", "n"], "the target has no image or clip"),
+        (["from_differences", "run", "p"], "notes of an earlier answer"),
+        (["dense", "--reference", "a", "--target", "b"], "shows pictures (reference, target)"),
+    ):
+        out, err = said(capsys, "render", *arguments)
+        assert (out, len(err.splitlines())) == ("", 1)
+        assert told in err
