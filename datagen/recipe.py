@@ -11,7 +11,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,12 @@ from datagen.errors import DatagenError, RecipeError, nearest, of_settings
 from datagen.recipe_file import TOP_LEVEL, kind_of, missing, read, step_ids
 from datagen.schema import Level
 from datagen.step import Embedder, Operator, Resources, Source
+from datagen.unmet import SPACE_WORDS, absent, of_level, of_need
 
 STEP_KINDS = tuple(kind for kind in registry.KINDS if kind != "source")
 RESOURCES = frozenset(Resources.__dataclass_fields__)
 #: Keys of a source that are no settings of its operator.
 SOURCE_KEYS = ("type", "id", "license")
-#: What there may be of a space.
-SPACE_WORDS = ("texts", "images", "media", "collection")
 #: What sources give of items; a step that gives it too changes it.
 OF_ITEMS = frozenset({"items.media", "items.captions", "items.labels"})
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -305,11 +304,11 @@ def _typed(
             # After an earlier fault nothing is known of levels and columns: settings only.
             continue
         if level not in operator.levels:
-            faults.append(f"{where}: {_level_fault(draft.op, operator, level)}")
+            faults.append(f"{where}: {of_level(draft.op, operator, level)}")
             sound = False
             continue
-        for need in _absent(operator.needs(level), have):
-            faults.append(f"{where}: {_need_fault(need, have, outdated)}")
+        for need in absent(operator.needs(level), have):
+            faults.append(f"{where}: {of_need(need, have, outdated)}")
             sound = False
         for late in sorted(operator.before & have):
             faults.append(f"{where}: '{late}' is there already; put this step before what gives it")
@@ -347,64 +346,6 @@ def _typed(
             have -= {"modification", "negatives", "split"}
         level = after
     return steps
-
-
-def _absent(needs: set[str], have: set[str]) -> list[str]:
-    """Needs that are not met; what hangs on a space that is missing is not told as well."""
-    absent = needs - have
-    spaces = {need.removeprefix("space.") for need in absent if need.startswith("space.")}
-    hangs = {f"{kind}.{name}" for kind in SPACE_WORDS for name in spaces}
-    return sorted(absent - hangs)
-
-
-def _level_fault(op: str, operator: Operator[Any], level: Level) -> str:
-    wants = " or ".join(operator.levels)
-    if level == "items":
-        mend = "put a 'pair' step before it"
-    elif level == "pairs" and "triplets" in operator.levels:
-        mend = "put a 'text' step before it"
-    else:
-        mend = "put it before the step that makes them"
-    return f"'{op}' works on {wants}, but here the table holds {level}; {mend}"
-
-
-def _need_fault(need: str, have: set[str], outdated: Collection[str] = ()) -> str:
-    kind, _, name = need.partition(".")
-    if kind == "space" and name in outdated:
-        mend = (
-            f"space '{name}' lacks the items that a step has made since; put 'embed: {{space: "
-            f"{name}, model: …}}' behind that step, under an id of its own if it stands before, too"
-        )
-    elif kind == "space":
-        mend = f"add 'embed: {{space: {name}, model: …}}' before it"
-    elif kind in ("texts", "images") and f"space.{name}" in have:
-        what = "no texts can be put into" if kind == "texts" else "no images stand with texts in"
-        mend = f"{what} space '{name}'; take one that a CLIP model (op: open_clip) makes" + (
-            ", or a sentence encoder" if kind == "texts" else " of images"
-        )
-    elif kind == "media" and f"space.{name}" in have:
-        mend = f"space '{name}' is not made of images and clips one by one; name one that is"
-    elif kind == "earlier":
-        mend = (
-            f"put 'embed: {{space: {name}, model: …}}', of a model that takes texts, before the "
-            "step that makes pairs or triplets of items"
-        )
-    elif need == "items.phash":
-        mend = (
-            "add 'filter: {op: duplicates}' before it, or, for items without media, "
-            "set near_duplicates: false"
-        )
-    elif need == "items.media":
-        mend = (
-            "no source lists media; leave the step out (steps.ID=null), and for the split set "
-            "near_duplicates: false"
-        )
-    elif need == "items.captions":
-        mend = "name the caption column in the source"
-    else:
-        mend = "no earlier step or source gives it"
-    known = sorted(word for word in have if word.partition(".")[0] == kind)
-    return f"needs '{need}'; {mend}" + (f" (there is {', '.join(known)})" if known else "")
 
 
 def _resources(operator: Operator[Any], wanted: Any, where: str, faults: list[str]) -> Resources:
