@@ -12,7 +12,6 @@ Beside :mod:`datagen.engine` this is the one module that speaks Ray Data.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import os
@@ -21,19 +20,20 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from datagen import store
-from datagen.chat import vllm
+from datagen.chat import vllm, vllm_faults
 from datagen.chat.ask import one_line
 from datagen.chat.asking import Asking
 from datagen.chat.cache import Cache, Cached
 from datagen.chat.gathered import Gathered
 from datagen.engine import RETRIES, Engine, Job, apply
-from datagen.errors import DatagenError, nearest
+from datagen.errors import DatagenError
 from datagen.schema import KEPT
 from datagen.step import Context, Resources, RowOperator
 
@@ -220,28 +220,18 @@ class _Round:
         )
 
     def _processor(self, source: vllm.Source) -> Any:
-        os.environ.update(_environment())
+        os.environ.update(vllm.environment())
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
         settings, gpus = self.asked.gathered.settings, self.wants.gpus
-        arguments: dict[str, Any] = {
-            "structured_outputs_config": dict(vllm.STRUCTURED),
-            **source.arguments,
-            **settings.engine,
-            "tensor_parallel_size": settings.tensor_parallel,
-            "dtype": vllm.PRECISIONS.get(settings.precision, "auto" if gpus else "float32"),
-        }
-        if settings.max_model_len is not None:
-            arguments["max_model_len"] = settings.max_model_len
-        _known(arguments)
         config = vLLMEngineProcessorConfig(
             model_source=source.place,
-            engine_kwargs=arguments,
+            engine_kwargs=vllm.arguments(settings, source, gpus),
             batch_size=settings.batch_size,
             max_concurrent_batches=max(4, AT_ONCE // settings.batch_size),
             concurrency=self._copies(),
-            placement_group_config=_placement(gpus),
-            runtime_env={"env_vars": _environment()},
+            placement_group_config=vllm.placement(gpus),
+            runtime_env={"env_vars": vllm.environment()},
             should_continue_on_error=True,
             log_engine_metrics=False,
             chat_template_stage=False,
@@ -259,28 +249,6 @@ class _Round:
         # A cluster that grows may have no GPU yet.
         most = most or max(1, fit)
         return max(1, min(fit, most)), most
-
-
-def _placement(gpus: float) -> dict[str, Any]:
-    if gpus <= 1:
-        return {"bundles": [{"CPU": 1.0, **({"GPU": gpus} if gpus else {})}]}
-    return {"bundles": [{"CPU": 1.0, "GPU": 1.0}] * int(gpus), "strategy": "PACK"}
-
-
-def _environment() -> dict[str, str]:
-    """Of vLLM's processes: nothing is reported to anybody."""
-    off = ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY")
-    return {name: os.environ.get(name, "1") for name in off}
-
-
-def _known(arguments: dict[str, Any]) -> None:
-    """Raise DatagenError for an argument that vLLM does not have."""
-    from vllm import AsyncEngineArgs
-
-    known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
-    for name in arguments:
-        if name not in known:
-            raise DatagenError(f"engine.engine.{name}: no argument of vLLM; {nearest(name, known)}")
 
 
 class _Groups:
@@ -378,6 +346,7 @@ def _hushed() -> Iterator[None]:
 @contextlib.contextmanager
 def _plain_errors(step: str, model: str) -> Iterator[None]:
     """Turns what Ray and vLLM raise into one line."""
+    began = time.time()
     try:
         yield
     except DatagenError:
@@ -388,9 +357,16 @@ def _plain_errors(step: str, model: str) -> Iterator[None]:
             "pip install 'datagen[vllm]'"
         ) from error
     except Exception as error:
-        raise DatagenError(f"step {step}: model '{model}': {_cause(error)}") from error
+        reason = vllm_faults.cause(str(error), _logs(began))
+        raise DatagenError(f"step {step}: model '{model}': vLLM says {reason}") from error
 
 
-def _cause(error: BaseException) -> str:
-    """The line in which a chain of errors of Ray, vLLM and their processes says what went wrong."""
-    return one_line(error)
+def _logs(since: float) -> list[Path]:
+    """What workers on this machine wrote ``since`` a time, the last one last."""
+    import ray
+
+    with contextlib.suppress(Exception):  # no public name for it
+        folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+        logs = [(path.stat().st_mtime, path) for path in folder.glob("worker-*")]
+        return [path for when, path in sorted(logs) if when >= since]
+    return []

@@ -133,7 +133,8 @@ def show(found: Outlook, console: Console) -> None:
 
 
 def _worker(want: Resources) -> str:
-    return f"{want.cpus:g} CPU" + (f", {want.gpus:g} GPU" if want.gpus else "")
+    many = f"{want.workers} × " if want.workers > 1 else ""
+    return f"{many}{want.cpus:g} CPU" + (f", {want.gpus:g} GPU" if want.gpus else "")
 
 
 def _size(count: int) -> str:

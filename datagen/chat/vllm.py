@@ -2,24 +2,29 @@
 
 Prompts are made of tokens here, as :mod:`datagen.chat.local` makes them, so that a model is told
 the same by either engine: no second beginning-of-text token, and no caption that ends a turn.
-Nothing here imports vLLM or Ray.
+Nothing here imports Ray.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datagen import libraries, media, models
 from datagen.chat import local_vision, pictures
 from datagen.chat.ask import Answer, Ask, one_line
 from datagen.chat.local import BESIDE, Text
 from datagen.chat.local_vision import CONFIG, Unreadable
-from datagen.errors import DatagenError
+from datagen.errors import DatagenError, nearest
 from datagen.models import ModelRef
+
+if TYPE_CHECKING:
+    from datagen.chat.settings import VllmSettings
 
 #: Holds a model to a schema. guidance lets no raw control character into a string, and blanks
 #: without end, which small models fall into, are not allowed.
@@ -54,6 +59,39 @@ class Source:
         if self.parsed.folder:
             return {}
         return {"revision": self.weights, "tokenizer_revision": self.weights}
+
+
+def arguments(settings: VllmSettings, source: Source, gpus: float) -> dict[str, Any]:
+    """``vllm.AsyncEngineArgs``. Raises DatagenError for an argument that vLLM does not have."""
+    given: dict[str, Any] = {
+        "structured_outputs_config": dict(STRUCTURED),
+        **source.arguments,
+        **settings.engine,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "dtype": PRECISIONS.get(settings.precision, "auto" if gpus else "float32"),
+    }
+    if settings.max_model_len is not None:
+        given["max_model_len"] = settings.max_model_len
+    from vllm import AsyncEngineArgs
+
+    known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    for name in given:
+        if name not in known:
+            raise DatagenError(f"engine.engine.{name}: no argument of vLLM; {nearest(name, known)}")
+    return given
+
+
+def placement(gpus: float) -> dict[str, Any]:
+    """What a copy of the model reserves of Ray; without it ray.data.llm waits for a GPU."""
+    if gpus <= 1:
+        return {"bundles": [{"CPU": 1.0, **({"GPU": gpus} if gpus else {})}]}
+    return {"bundles": [{"CPU": 1.0, "GPU": 1.0}] * int(gpus), "strategy": "PACK"}
+
+
+def environment() -> dict[str, str]:
+    """Of vLLM's processes: nothing is reported to anybody."""
+    off = ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY")
+    return {name: os.environ.get(name, "1") for name in off}
 
 
 def sampling(ask: Ask) -> dict[str, Any]:
