@@ -127,8 +127,8 @@ class ServerSettings(_EngineSettings):
         return self.urls if self.url is None else (self.url,)
 
     def resources(self) -> Resources:
-        """One worker that waits for servers; a batch keeps all its requests busy."""
-        return Resources(workers=1, batch_size=min(1024, 8 * self.concurrency), actor=True)
+        """One worker that waits for servers; of a batch only the end leaves requests unused."""
+        return Resources(workers=1, batch_size=min(2048, 16 * self.concurrency), actor=True)
 
     def absent(self) -> Iterator[str]:
         """Libraries that are missing, one line each."""
