@@ -295,7 +295,7 @@ def _seed(ask: Ask) -> int:
 
 def _limit(model: Any, tokenizer: Any) -> int:
     """Tokens of prompt and answer that the model takes together."""
-    known = getattr(model.config, "max_position_embeddings", None)
+    known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(min(known or sys.maxsize, tokenizer.model_max_length or sys.maxsize))
 
 

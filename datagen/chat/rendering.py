@@ -28,7 +28,7 @@ class _Settings(AskSettings, pictures.PictureSettings):
     engine: engines.EngineSettings = engines.ServerSettings(
         kind="server", url="http://localhost", model="none"
     )
-    prompt: str
+    prompt: str = "modification"
     texts_per_pair: int = Field(2, ge=1, le=20)
     max_words: int | None = Field(None, ge=1, le=500)
     language: str = ENGLISH
