@@ -6,6 +6,7 @@ prompt or several. It asks by :func:`datagen.chat.structured.replies`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic
 
@@ -15,11 +16,12 @@ from datagen import schema, store
 from datagen.chat import prompts, structured
 from datagen.chat import settings as engines
 from datagen.chat.ask import Ask, Engine
+from datagen.chat.cache import Cache
 from datagen.chat.prompts import Prompt, Wanted
 from datagen.chat.structured import Reply
 from datagen.chat.subject import Subject
 from datagen.errors import DatagenError
-from datagen.step import Context, Operator, Resources, S, Settings
+from datagen.step import Context, Operator, Parallel, Resources, S, Settings, serial
 
 _NEEDED = {
     "reference": "no_caption",
@@ -135,6 +137,18 @@ class Asking(Operator[S], Generic[S]):
     def reach(self) -> Iterable[str]:
         for one in self._described().values():
             yield from one.reach()
+
+    def ready(self, context: Context, parallel: Parallel = serial) -> None:
+        """Warn of kept answers that are damaged: they are skipped, and asked for again."""
+        kept = [getattr(engine, "cache", None) for engine in self.engines.values()]
+        folders = {one.folder for one in kept if isinstance(one, Cache)}
+        # Files of an object store are there whole or not at all, and each is a request.
+        for cache in (Cache(one) for one in sorted(folders) if store.is_local(one)):
+            cache.open()
+            if cache.damaged:
+                told = f"{cache.damaged:,} damaged lines; they are skipped, and asked for again"
+                print(f"warning: answers in {cache.folder}: {told}", file=sys.stderr)
+            cache.close()
 
     def made(self, context: Context) -> dict[str, Engine]:
         """Its engines as they work in a run, not opened."""

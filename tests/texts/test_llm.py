@@ -352,3 +352,17 @@ def test_a_prompt_of_ones_own_lies_beside_the_recipe_or_where_one_works(
     (tmp_path / "here" / "mine.yaml").unlink()
     with pytest.raises(RecipeError, match=r"mine\.yaml: no such file"):
         found(tmp_path)
+
+
+def test_kept_answers_that_are_damaged_are_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "answers-1.jsonl").write_text("half a line\n\n", encoding="utf-8")
+    engine = {**ENGINE, "cache": str(tmp_path)}
+    operator = Llm(LlmSettings.model_validate({"engine": engine}))
+    operator.ready(Context())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: answers in {tmp_path}: 2 damaged lines")
+    (tmp_path / "answers-1.jsonl").unlink()
+    operator.ready(Context())
+    assert not capsys.readouterr().err

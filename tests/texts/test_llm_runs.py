@@ -11,9 +11,13 @@ import pytest
 
 from datagen import load, prompts_command
 from datagen.chat.ask import size_in_tokens
+from datagen.cluster.connect import connect
 from datagen.errors import DatagenError, RecipeError
 from datagen.refilter import refilter
 from datagen.runs import run
+
+#: Workers see the key that a test puts into the environment.
+pytestmark = pytest.mark.usefixtures("no_ray")
 
 
 def recipe(url: str, folder: Path, **text: Any) -> dict[str, Any]:
@@ -21,7 +25,7 @@ def recipe(url: str, folder: Path, **text: Any) -> dict[str, Any]:
     return {
         "name": "asked",
         "seed": 5,
-        "source": {"type": "tinyworld", "count": 80, "size": 32},
+        "source": {"type": "tinyworld", "count": 60, "size": 32},
         "steps": [
             {"pair": {"op": "one_word_diff", "max_per_reference": 2}},
             {"text": {"op": "llm", "engine": engine, **text}},
@@ -41,7 +45,8 @@ def test_a_run_stops_at_its_budget_goes_on_and_asks_each_pair_once(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-of-a-test")
     out = str(tmp_path / "run")
-    with obeying_server.running() as server:
+    # One Ray for all runs, started when the key is there.
+    with obeying_server.running() as server, connect("local", cpus=2):
         tight = recipe(server.url, tmp_path)
         tight["steps"][1]["text"]["engine"] |= {"budget": {"tokens": most()}, "concurrency": 2}
         with pytest.raises(DatagenError, match=r"the budget of .* is used up"):
