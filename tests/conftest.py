@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 import tiny_models
@@ -11,6 +14,29 @@ hypothesis.settings.register_profile(
     "datagen", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("datagen")
+
+
+@pytest.fixture(scope="session")
+def _shared_ray() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def ray(_shared_ray: contextlib.ExitStack) -> None:
+    """A Ray of two CPUs, started once for all files of this process that ask for it."""
+    import ray as installed
+
+    from datagen.cluster.connect import connect
+
+    if not installed.is_initialized():
+        _shared_ray.enter_context(connect("local", cpus=2))
+
+
+@pytest.fixture(scope="module")
+def no_ray(_shared_ray: contextlib.ExitStack) -> None:
+    """No Ray yet: for files whose workers must see what their tests put into the environment."""
+    _shared_ray.close()
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,8 @@ from whole_runs import OWN
 
 import datagen as package
 from datagen import frames, media
-from datagen.cluster.connect import connect
 
-
-@pytest.fixture(scope="module", autouse=True)
-def ray():
-    with connect("local", cpus=2):
-        yield
+pytestmark = pytest.mark.usefixtures("ray")
 
 
 @pytest.mark.parametrize(

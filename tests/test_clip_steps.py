@@ -10,7 +10,6 @@ import pytest
 
 import datagen as package
 from datagen import frames, schema
-from datagen.cluster.connect import connect
 
 pytest.importorskip("torch", reason="needs datagen[models]")
 
@@ -30,12 +29,6 @@ steps:
   - filter: {{op: duplicates, resources: {{batch_size: 5}}}}
   - shards: {{max_size: 5MB}}
 """
-
-
-@pytest.fixture(scope="module")
-def ray():
-    with connect("local", cpus=2):
-        yield
 
 
 def run(folder, source, model):

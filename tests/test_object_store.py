@@ -38,7 +38,7 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ray(server):
+def ray(server, no_ray):
     with connect("local", cpus=2):
         yield
 

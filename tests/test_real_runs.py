@@ -11,7 +11,6 @@ import pytest
 
 import datagen as package
 from datagen import schema
-from datagen.cluster.connect import connect
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / os.environ.get("DATAGEN_TEST_DATA", "../shared/data")
@@ -64,12 +63,6 @@ COCO = [
     "steps.similarity.low=0.2",
     "steps.template.max_changed_words=12",
 ]
-
-
-@pytest.fixture(scope="module")
-def ray():
-    with connect("local", cpus=2):
-        yield
 
 
 @pytest.fixture(scope="module")

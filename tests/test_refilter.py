@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from whole_runs import datagen as command
+from whole_runs import called as command
 from whole_runs import shard_hashes
 
 import datagen
@@ -52,7 +52,7 @@ def parts(out):
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
+def fresh(tmp_path_factory, ray):
     """Runs by the lower and the higher threshold, each from nothing."""
     folder = tmp_path_factory.mktemp("fresh")
     for low in (LOW, HIGH):

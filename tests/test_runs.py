@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from whole_runs import (
     OWN,
     RECIPE,
+    called,
     check_files_are_whole,
     command,
     datagen,
@@ -23,16 +23,11 @@ from whole_runs import (
 )
 
 import datagen as package
-from datagen.cluster.connect import connect
 from datagen.errors import DatagenError, RecipeError
 from datagen.sources.tinyworld import oracle
 from datagen.sources.tinyworld.events import shown
 
-
-@pytest.fixture(scope="module", autouse=True)
-def ray():
-    with connect("local", cpus=2):
-        yield
+pytestmark = pytest.mark.usefixtures("ray")
 
 
 @pytest.fixture(scope="module")
@@ -445,7 +440,7 @@ def test_a_filter_that_forgets_a_row_ends_in_a_line(tmp_path):
 
 
 def test_the_command_prints_the_funnel_and_the_place_of_the_shards(finished):
-    done = datagen("run", finished / "small.yaml", "--out", finished / "run")
+    done = called("run", finished / "small.yaml", "--out", finished / "run")
     assert "already finished" in done.stdout
     assert "shards" in done.stdout
     assert "one_word_diff" in done.stdout
@@ -463,25 +458,25 @@ def test_the_command_prints_the_funnel_and_the_place_of_the_shards(finished):
     ],
 )
 def test_a_users_mistake_is_a_line_not_a_traceback(tmp_path, arguments, code, expected):
-    done = datagen(*arguments, expect=code, env={**os.environ, "COLUMNS": "400"})
+    done = called(*arguments, expect=code, env={"COLUMNS": "400"})
     assert expected in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr + done.stdout
 
 
 def test_workers_that_this_machine_cannot_hold_are_refused(finished):
     wants = "steps.similarity.resources={cpus: 4000}"
-    done = datagen("run", finished / "small.yaml", wants, "--out", finished / "big", expect=2)
+    done = called("run", finished / "small.yaml", wants, "--out", finished / "big", expect=2)
     assert "similarity: asks for 4000 CPUs a worker" in done.stderr.replace("\n", " ")
 
 
 def test_an_unknown_level_of_logging_is_a_line():
-    done = datagen("recipes", expect=1, env={**os.environ, "DATAGEN_LOG": "foo"})
+    done = called("recipes", expect=1, env={"DATAGEN_LOG": "foo"})
     assert "DATAGEN_LOG=FOO: DEBUG, INFO, WARNING or ERROR expected" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_a_line(finished):
-    done = datagen("run", finished / "small.yaml", "--out", "/proc/nowhere", expect=1)
+    done = called("run", finished / "small.yaml", "--out", "/proc/nowhere", expect=1)
     assert "Traceback" not in done.stderr
     assert "/proc/nowhere" in done.stderr
 
@@ -496,7 +491,7 @@ def test_a_second_process_on_the_same_run_is_refused(finished):
     try:
         assert holder.stdout.readline() == "held\n"
         run = ["run", finished / "small.yaml", "--out", finished / "run"]
-        done = datagen(*run, expect=1)
+        done = called(*run, expect=1)
         assert "another process is at work on this run" in done.stderr
     finally:
         holder.kill()
@@ -505,17 +500,17 @@ def test_a_second_process_on_the_same_run_is_refused(finished):
 
 def test_the_plan_says_what_would_be_redone(finished):
     run = ["plan", finished / "small.yaml", "--out", finished / "run"]
-    assert datagen(*run, env={**os.environ, "COLUMNS": "300"}).stdout.count("done") >= 10
-    changed = datagen(*run, "steps.text.texts_per_pair=3", env={**os.environ, "COLUMNS": "300"})
+    assert called(*run, env={"COLUMNS": "300"}).stdout.count("done") >= 10
+    changed = called(*run, "steps.text.texts_per_pair=3", env={"COLUMNS": "300"})
     lines = {line.split()[0]: line for line in changed.stdout.splitlines() if line.strip()}
     assert "done" in lines["similarity"]
     assert "to do" in lines["template"]
 
 
 def test_recipes_and_doctor_speak(finished):
-    assert "demo" in datagen("recipes").stdout
-    assert "one_word_diff" in datagen("recipes", "show", "demo").stdout
-    assert "pyarrow" in datagen("doctor").stdout
+    assert "demo" in called("recipes").stdout
+    assert "one_word_diff" in called("recipes", "show", "demo").stdout
+    assert "pyarrow" in called("doctor").stdout
 
 
 def test_a_full_disk_is_a_line_and_the_run_goes_on_afterwards(tmp_path):

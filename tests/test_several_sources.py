@@ -23,7 +23,7 @@ def worlds(*seeds, count=20):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(tmp_path_factory, ray):
     """A run over two worlds."""
     out = str(tmp_path_factory.mktemp("two") / "run")
     datagen.run({"source": worlds(1, 2), "steps": STEPS}, out)
@@ -108,7 +108,7 @@ def test_a_fault_names_the_source(source, message):
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_source_that_lists_nothing_is_told_by_its_id(tmp_path, alone):
+def test_a_source_that_lists_nothing_is_told_by_its_id(tmp_path, alone, ray):
     (tmp_path / "items.csv").write_text("caption,file\n")
     hollow = {"id": "hollow", "type": "captions", "captions": "caption"}
     hollow["path"] = str(tmp_path / "items.csv")

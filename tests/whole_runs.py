@@ -1,5 +1,6 @@
 """What tests of whole runs share: a small recipe, the command in a process, hashes of shards."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -8,12 +9,15 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from PIL import Image
 
+from datagen import cli
 from datagen.store import TEMPORARY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +63,21 @@ def datagen(*arguments, expect=0, **options):
     )
     assert done.returncode == expect, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def called(*arguments, expect=0, env=None):
+    """The command in this process, as :func:`datagen` gives it, for what needs no process."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, env or {}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main([str(one) for one in arguments])
+    stdout, stderr = out.getvalue(), err.getvalue()
+    assert (ended.value.code or 0) == expect, f"{ended.value.code}\n{stdout}\n{stderr}"
+    return subprocess.CompletedProcess(arguments, expect, stdout, stderr)
 
 
 def shard_hashes(out):

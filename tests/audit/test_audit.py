@@ -21,7 +21,6 @@ from datagen.audit.audit import audit
 from datagen.audit.command import audit_command
 from datagen.audit.filters import curve, keeps
 from datagen.audit.judge import NoiseJudge
-from datagen.cluster.connect import connect
 from datagen.errors import DatagenError
 from datagen.filters.clip_score import ClipScore
 from datagen.sources.tinyworld import oracle
@@ -46,11 +45,10 @@ steps:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(tmp_path_factory, ray):
     folder = tmp_path_factory.mktemp("audited")
     place = str(folder / "run")
-    with connect("local", cpus=2):
-        datagen.run(whole_runs.recipe(folder, RECIPE), place, report=False)
+    datagen.run(whole_runs.recipe(folder, RECIPE), place, report=False)
     return place
 
 

@@ -19,7 +19,7 @@ from datagen.result import Run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory, ray: None) -> Run:
     out = tmp_path_factory.mktemp("leaks") / "run"
     recipe: dict[str, Any] = {
         "source": {"type": "tinyworld", "count": 60, "size": 64},

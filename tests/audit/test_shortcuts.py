@@ -15,7 +15,6 @@ import datagen
 from datagen import clip, models, refilter, schema
 from datagen.audit.audit import audit
 from datagen.audit.shortcuts import NEEDS, shortcuts
-from datagen.cluster.connect import connect
 from datagen.errors import RecipeError
 
 pytest.importorskip("torch", reason="needs datagen[models]")
@@ -35,11 +34,10 @@ steps:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> str:
+def out(tmp_path_factory: pytest.TempPathFactory, ray: None) -> str:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "recipe.yaml").write_text(RECIPE)
-    with connect("local", cpus=2):
-        datagen.run(str(folder / "recipe.yaml"), str(folder / "run"), report=False)
+    datagen.run(str(folder / "recipe.yaml"), str(folder / "run"), report=False)
     return str(folder / "run")
 
 

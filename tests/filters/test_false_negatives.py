@@ -351,7 +351,7 @@ def test_other_rules_measure_again_what_reads_the_negatives_and_nothing_else(tmp
 
 
 def test_a_run_finds_what_the_truth_of_the_world_knows_and_decides_again_without_measuring(
-    tmp_path: Path,
+    tmp_path: Path, ray: None
 ):
     out = str(tmp_path / "run")
     steps = [*RECIPE["steps"], {"filter": {"op": "false_negatives", "by": "labels"}}]

@@ -339,7 +339,9 @@ def test_copies_of_real_photos_and_clips_are_found_and_no_others(tmp_path: Path)
     assert len(leaked) >= 18
 
 
-def test_a_run_leaks_into_another_and_by_the_vectors_of_its_space(tmp_path: Path) -> None:
+def test_a_run_leaks_into_another_and_by_the_vectors_of_its_space(
+    tmp_path: Path, ray: None
+) -> None:
     """Two runs of the same scenes in other sizes: what one holds is what the other loses."""
     theirs = tmp_path / "theirs"
     source = {"type": "tinyworld", "count": 12, "size": 64, "clips": 0.2}

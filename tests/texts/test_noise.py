@@ -313,7 +313,9 @@ RECIPE = {
 }
 
 
-def test_a_step_put_into_a_finished_run_computes_what_is_new_and_nothing_else(tmp_path: Path):
+def test_a_step_put_into_a_finished_run_computes_what_is_new_and_nothing_else(
+    tmp_path: Path, ray: None
+):
     out = str(tmp_path / "run")
     datagen.run(RECIPE, out, cpus=1, report=False)
     clean = datagen.load(out).triplets()
