@@ -91,6 +91,7 @@ def measures(spaces: list[str]) -> Iterator[dict[str, Any]]:
         yield {"filter": {"op": "similarity", "id": f"like_{space}", "space": space, "low": -1}}
     yield {"filter": {"op": "text_quality", "max_words": None, "copies_caption": False,
                       "common_leaks": False, "malformed": False, "repeated_word": False,
+                      "refusals": False, "artefacts": False,
                       "min_words": 0}}  # fmt: skip
 
 
