@@ -37,6 +37,10 @@ _JPEG = "data:image/jpeg;base64,"
 #: A labelled JSON string of a prompt, such as ``in hand: "a red mug"``.
 _LABELLED = re.compile(r'^([\w ,()]+): ("(?:[^"\\]|\\.)*")$', re.MULTILINE)
 
+#: What differs in an object, as lists of objects are told to be compared.
+_STRING = r'("(?:[^"\\]|\\.)*"|null)'
+_OBJECT = re.compile(rf"^object: {_STRING}, in hand: {_STRING}, wanted: {_STRING}$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Known:
@@ -293,6 +297,10 @@ class Truth:
 
 
 def _modifications(truth: Truth, asked: Question) -> dict[str, Any]:
+    objects = [tuple(map(json.loads, found)) for found in _OBJECT.findall(asked.text)]
+    if objects:
+        # What differs is told as lists of attributes: no scene is known.
+        return {"modifications": [" and ".join(p for one in objects for p in _of_object(*one))]}
     notes = [note for note in asked.labelled("seen") if note.startswith("differs: ")]
     if notes:
         # Whoever saw the pictures has noted what to ask for.
@@ -300,6 +308,21 @@ def _modifications(truth: Truth, asked: Question) -> dict[str, Any]:
     else:
         text = truth.change(asked) or ""
     return {"modifications": [text] if text else []}
+
+
+def _of_object(name: str, before: str | None, after: str | None) -> list[str]:
+    """Phrases for an object of which the attributes ``before`` become ``after``."""
+    if after is None:
+        return [f"remove the {name}"]
+    told = after.split(", ")
+    place = " ".join(one for one in told if one.startswith("at the "))
+    looks = [one for one in told if not one.startswith("at the ")]
+    if before is None:
+        return [" ".join(filter(None, ["add a", *looks, name, place]))]
+    counts = [one for one in looks if one in _COUNTS.values()]
+    found = [f"show {one} {_plural(name, 2)}" for one in counts]
+    found += [f"make the {name} {one}" for one in looks if one not in counts]
+    return found + ([f"move the {name} to {place.removeprefix('at ')}"] if place else [])
 
 
 def _differences(truth: Truth, asked: Question) -> dict[str, Any]:

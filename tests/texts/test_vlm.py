@@ -286,3 +286,34 @@ def test_nothing_but_pixels_is_sent(tmp_path: Path) -> None:
     assert not {"comment", "exif", "icc_profile"} & set(sent.info)
     for secret in (b"secret", b"where I live", b"profile"):
         assert secret not in data
+
+
+def test_the_way_back_is_shown_the_other_way_round(world: World, tmp_path: Path) -> None:
+    truth = Truth(world)
+    with truth_server.knowing(truth) as server:
+        settings = {"engine": described(server.url, tmp_path), "both_directions": True}
+        rows = pairs(world, caption=None).slice(0, 4)
+        found = run(Vlm(Vlm.Settings.model_validate(settings)), rows)
+    assert not truth.lost
+    told = [row for row in found if row["verdict"] == "kept"]
+    assert {row["references"] is None for row in told} == {True, False}
+    both = dict(zip(rows["id"].to_pylist(), neighbours(world), strict=False))
+    for row in told:
+        ends = both[row["unit"]] if row["references"] is None else both[row["unit"]][::-1]
+        assert says(row["modification"], *(item.shown for item in ends)).right
+
+
+def test_media_in_far_stores_are_shown_as_those_that_lie_here(world: World) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/vlm/media", b"12345" + world.items[0].data)
+    here = dict(world.items[0].record["media"])
+    there = here | {"path": "memory://vlm/media", "offset": 5}
+    rows = pa.Table.from_pylist(
+        [pair(member(world.items[0], media=m), member(world.items[0]), n) for n, m in
+         (("far", there), ("near", here))],
+        schema=schema.PAIRS,
+    )  # fmt: skip
+    made = run_prepare(rows)
+    assert made["far"] == made["near"]
+    assert made["far"][0]
