@@ -201,9 +201,13 @@ class _Actor:
 class Engine:
     """Runs work on the Ray cluster that is connected; see datagen.cluster.connect."""
 
-    def __init__(self, cpus: float, gpus: float) -> None:
+    def __init__(
+        self, cpus: float, gpus: float, say: Callable[[str, bool], None] | None = None
+    ) -> None:
+        """say: is told what happens before rows get answers (and whether it is but progress)."""
         self.cpus = cpus
         self.gpus = gpus
+        self.say = say or (lambda *_: None)
 
     def rows(self, job: Job, pending: pa.Table, wants: Resources, progress: Progress) -> None:
         """Run ``job`` over ``pending`` rows until each has a line in the journal.

@@ -160,12 +160,16 @@ class _Round:
         gathered = self.asked.gathered
         source = vllm.Source(gathered.model, gathered.weights, gathered.settings.max_model_len)
         vllm.check(source)
+        self.engine.say(f"{count:,} asks for vLLM, which starts", False)
         with _plain_errors(self.step, gathered.model), _hushed(), _Groups() as groups:
             planned = self._planned(source, places, groups)
+            done = 0
             for batch in planned.iter_batches(batch_size=None, batch_format="pyarrow"):
                 for line in batch.to_pylist():
                     if line["error"] is not None:
                         raise DatagenError(line["error"])
+                    done += line["answers"] + line["faults"]
+                    self.engine.say(f"{done:,} of {count:,} asks answered", True)
         _wait(self.engine.gpus)
         return count
 

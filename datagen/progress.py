@@ -54,6 +54,12 @@ class Lines:
             of = f" of {self.total:,}" if self.total else ""
             self._say(f"{self.step}: {self.done:,}{of} done")
 
+    def note(self, text: str, often: bool = False) -> None:
+        """What a step does before its rows get answers."""
+        if not often or time.monotonic() - self.said >= PATIENCE:
+            self.said = time.monotonic()
+            self._say(f"{self.step}: {text}")
+
     def finish(self, report: StepReport) -> None:
         """A step is complete."""
         if not report.reused:
@@ -107,6 +113,10 @@ class Bars:
         counts = ((self.rejected, "rejected"), (self.failed, "failed"))
         note = ", ".join(f"{count:,} {word}" for count, word in counts if count)
         self.bars.update(self.task, advance=kept + rejected + failed, note=note)
+
+    def note(self, text: str, often: bool = False) -> None:
+        """What a step does before its rows get answers."""
+        self.bars.update(self.task, note=text)
 
     def finish(self, report: StepReport) -> None:
         """A step is complete."""

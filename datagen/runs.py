@@ -75,6 +75,9 @@ class Reporter(Protocol):
     def advance(self, kept: int, rejected: int, failed: int) -> None:
         """Rows got their answers."""
 
+    def note(self, text: str, often: bool = False) -> None:
+        """What a step does before its rows get answers; ``often``: how far it is with that."""
+
     def finish(self, report: StepReport) -> None:
         """A step is complete."""
 
@@ -86,6 +89,9 @@ class Silent:
         pass
 
     def advance(self, kept: int, rejected: int, failed: int) -> None:
+        pass
+
+    def note(self, text: str, often: bool = False) -> None:
         pass
 
     def finish(self, report: StepReport) -> None:
@@ -220,7 +226,7 @@ class _Runner:
             # Ray would wait for ever; a cluster may still grow, this machine cannot.
             if cluster.local and (faults := fits(wants, cluster.nodes)):
                 raise RecipeError(faults)
-            self._engine = Engine(cluster.cpus, cluster.gpus)
+            self._engine = Engine(cluster.cpus, cluster.gpus, self.reporter.note)
         return self._engine
 
     def go(self) -> tuple[str, list[StepReport]]:

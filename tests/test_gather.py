@@ -58,6 +58,12 @@ class Local:
 
     cpus, gpus = 2.0, 8.0
 
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str, often: bool) -> None:
+        self.said.append(text)
+
     def rows(self, job: Job, pending: pa.Table, wants: Resources, progress: Any) -> None:
         job.operator.open(job.context)
         for start in range(0, pending.num_rows, 5):
@@ -118,7 +124,10 @@ def talk(
     context = Context(step="talks", out_dir=str(model.parent / "run"))
     rows = pa.table({"id": ids})
     job = Job(operator, context, store.join(context.out_dir, "journal"))
-    wants = gather.answered(Local(), job, rows, WANTS)
+    engine = Local()
+    wants = gather.answered(engine, job, rows, WANTS)  # type: ignore[arg-type]
+    if asked.rounds:
+        assert engine.said[-1] == f"{asked.rounds[-1]} of {asked.rounds[-1]} asks answered"
     operator.open(context)
     found = apply(job, rows).to_pylist()
     return asked, wants, {row["unit"]: (row["verdict"], row["said"]) for row in found}

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds until a server answers, on a machine that has more to do.
-PATIENCE = 600
+#: Seconds until a server answers: some on a machine at rest, many on one that has more to do.
+PATIENCE = 1800
 
 TEMPLATE = (
     "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|end|>{% endfor %}"
@@ -40,7 +40,8 @@ def python() -> str:
 def environment() -> dict[str, str]:
     """Environment variables of engines: no hub, little memory, one thread."""
     own = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    return {**os.environ, **own, "VLLM_NO_USAGE_STATS": "1", "RAY_worker_niceness": "0"}
+    own |= {"VLLM_ENGINE_READY_TIMEOUT_S": str(PATIENCE), "VLLM_NO_USAGE_STATS": "1"}
+    return {**os.environ, **own, "RAY_worker_niceness": "0"}
 
 
 @pytest.fixture(scope="session")
