@@ -1,0 +1,261 @@
+"""Requests a second that reach a chat server through `text: llm`, against clients without it.
+
+    python benchmarks/llm_requests.py [--pairs 3000] [--concurrency 32 128] [--latency 0.05]
+        [--rounds 3] [--peer PYTHON]
+
+The server, in a process of its own, answers every request after a fixed time, and tells how long
+it took from the first request to the last answer: start-up counts for nobody. The step is a run of
+its own (`datagen run` in a process, with Ray), which renders prompts, keeps every answer on disk
+and checks it. Bare is an aiohttp client in a process that posts the very same bodies, made before,
+with as many requests at once, and looks at nothing. ``--peer`` names an interpreter that has
+``openai`` (its asynchronous client, under a semaphore) or ``distilabel`` (a pipeline of
+TextGeneration); what it lacks is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ANSWER = json.dumps({"modifications": ["make it blue", "a blue one"]})
+
+
+def serve(latency: float) -> None:
+    """Answer on a free port until killed; GET /seconds tells of the requests since the last."""
+    from aiohttp import web
+
+    body = json.dumps(
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "tiny",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": ANSWER},
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+        }
+    ).encode()
+    seen = {"first": 0.0, "last": 0.0, "count": 0}
+
+    async def answer(request: web.Request) -> web.Response:
+        seen["first"] = seen["first"] or time.monotonic()
+        await request.read()
+        await asyncio.sleep(latency)
+        seen["last"] = time.monotonic()
+        seen["count"] += 1
+        return web.Response(body=body, content_type="application/json")
+
+    async def seconds(request: web.Request) -> web.Response:
+        told = {"count": seen["count"], "seconds": seen["last"] - seen["first"]}
+        seen.update(first=0.0, last=0.0, count=0)
+        return web.json_response(told)
+
+    async def models(request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "tiny"}]})
+
+    async def run() -> None:
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_post("/v1/chat/completions", answer)
+        app.router.add_get("/v1/models", models)
+        app.router.add_get("/seconds", seconds)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def bodies(folder: str) -> list[dict[str, Any]]:
+    """What the step sends, one body a line."""
+    with open(f"{folder}/bodies.jsonl") as file:
+        return [json.loads(line) for line in file]
+
+
+def bare(url: str, folder: str, concurrency: int) -> None:
+    """As many workers as requests at once, each of which posts and reads."""
+    import aiohttp
+
+    async def run() -> None:
+        numbers = iter([json.dumps(body).encode() for body in bodies(folder)])
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+
+            async def work() -> None:
+                for data in numbers:
+                    headers = {"Content-Type": "application/json"}
+                    address = f"{url}/v1/chat/completions"
+                    async with session.post(address, data=data, headers=headers) as reply:
+                        await reply.read()
+
+            await asyncio.gather(*(work() for _ in range(concurrency)))
+
+    asyncio.run(run())
+
+
+def by_openai(url: str, folder: str, concurrency: int) -> None:
+    """The asynchronous client of the ``openai`` package, under a semaphore."""
+    import openai
+
+    async def run() -> None:
+        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
+        free = asyncio.Semaphore(concurrency)
+
+        async def ask(body: dict[str, Any]) -> None:
+            async with free:
+                await client.chat.completions.create(**body)
+
+        await asyncio.gather(*(ask(body) for body in bodies(folder)))
+
+    asyncio.run(run())
+
+
+def by_distilabel(url: str, folder: str, concurrency: int) -> None:
+    """A pipeline of one step; a batch holds as many rows as there are requests at once."""
+    from distilabel.models import OpenAILLM
+    from distilabel.pipeline import Pipeline
+    from distilabel.steps import LoadDataFromDicts
+    from distilabel.steps.tasks import ChatGeneration
+
+    rows = [{"messages": body["messages"]} for body in bodies(folder)]
+    with Pipeline(cache_dir=f"{folder}/distilabel-{time.time_ns()}") as pipeline:
+        load = LoadDataFromDicts(data=rows, batch_size=concurrency)
+        llm = OpenAILLM(
+            model="tiny",
+            base_url=f"{url}/v1",
+            api_key="none",
+            generation_kwargs={"max_new_tokens": 512, "temperature": 0.7},
+        )
+        load >> ChatGeneration(llm=llm, input_batch_size=concurrency)
+    pipeline.run(use_cache=False)
+
+
+def step(url: str, folder: str, concurrency: int) -> None:
+    """The step in a run."""
+    from datagen import runs
+
+    with tempfile.TemporaryDirectory() as scratch:
+        engine = {"kind": "server", "url": url, "model": "tiny", "concurrency": concurrency}
+        engine["cache"] = f"{scratch}/answers"
+        made = runs.run(
+            {
+                "name": "requests",
+                "source": {"type": "captions", "path": f"{folder}/captions.txt"},
+                "steps": [
+                    {"pair": {"op": "one_word_diff"}},
+                    {"text": {"op": "llm", "engine": engine}},
+                ],
+            },
+            f"{scratch}/run",
+            cpus=2,
+            report=False,
+        )
+        assert made.triplets, made
+
+
+CLIENTS = {"bare": bare, "step": step, "openai": by_openai, "distilabel": by_distilabel}
+
+
+def collection(folder: str, pairs: int) -> None:
+    """Captions of which each is a word apart from one other, and what the step asks of them."""
+    from datagen.chat._exchange import Dialect
+    from datagen.chat.subject import Subject
+    from datagen.texts.llm import Llm
+
+    captions = []
+    for number in range(pairs):
+        name = "".join(chr(97 + number // 2 // 26**place % 26) for place in range(4))
+        captions.append(f"a {('red', 'blue')[number % 2]} kite named {name} above bay {name}")
+    with open(f"{folder}/captions.txt", "w") as file:
+        file.write("\n".join(captions) + "\n")
+    described = {"kind": "server", "url": "http://127.0.0.1:1", "model": "tiny"}
+    operator = Llm(Llm.Settings(engine=described))
+    with open(f"{folder}/bodies.jsonl", "w") as file:
+        for number, reference in enumerate(captions):
+            subject = Subject(reference, captions[number ^ 1])
+            asked = operator.ask(operator.main, subject, operator.wanted, str(number), 0)
+            file.write(json.dumps(Dialect().payload(asked, "tiny")) + "\n")
+
+
+@contextmanager
+def server(latency: float) -> Iterator[str]:
+    """The address of a server in a process of its own."""
+    line = [sys.executable, __file__, "--serve", str(latency)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rate(python: str, client: str, url: str, folder: str, concurrency: int, pairs: int) -> float:
+    """Requests a second, as the server saw them; 0 where the client is not installed there."""
+    line = [python, __file__, "--client", client, url, folder, str(concurrency)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    if done.returncode:
+        if "ModuleNotFoundError" in done.stderr:
+            return 0.0
+        raise SystemExit(f"{client}: {done.stderr[-2000:]}")
+    with urllib.request.urlopen(f"{url}/seconds") as reply:
+        told = json.load(reply)
+    assert told["count"] == pairs, (client, told)
+    return pairs / float(told["seconds"])
+
+
+def main() -> None:
+    """Measure, and print the table of docs/PERFORMANCE.md."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--pairs", type=int, default=3000)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--latency", type=float, default=0.05)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer", default=sys.executable)
+    parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--client", nargs=4, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.serve is not None:
+        return serve(chosen.serve)
+    if chosen.client:
+        name, url, folder, concurrency = chosen.client
+        return CLIENTS[name](url, folder, int(concurrency))
+    print(f"| requests at once | {' | '.join(f'{name}, 1/s' for name in CLIENTS)} | step / bare |")
+    print("|---" * (len(CLIENTS) + 2) + "|")
+    with tempfile.TemporaryDirectory() as folder, server(chosen.latency) as url:
+        collection(folder, chosen.pairs)
+        for concurrency in chosen.concurrency:
+            found: dict[str, list[float]] = {name: [] for name in CLIENTS}
+            for _ in range(chosen.rounds):
+                for name in CLIENTS:
+                    python = sys.executable if name in ("bare", "step") else chosen.peer
+                    given = (python, name, url, folder, concurrency, chosen.pairs)
+                    found[name].append(rate(*given))
+            ratios = [a / b for a, b in zip(found["step"], found["bare"], strict=True)]
+            cells = [f"{statistics.median(of):,.0f}" for of in found.values()]
+            cells = [cell if cell != "0" else "–" for cell in cells]
+            spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
+            told = f"{statistics.median(ratios):.2f} ({spread})"
+            print(f"| {concurrency} | {' | '.join(cells)} | {told} |", flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
