@@ -336,9 +336,9 @@ def _cache(folder: str, start: str) -> Cache:
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """Keeps what vLLM and Ray say in passing off the terminal; their log files have it."""
+    """Keeps what vLLM and Ray say off the terminal: errors are raised, and in their log files."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
