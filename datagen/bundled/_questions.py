@@ -18,7 +18,7 @@ from datagen.sources.tinyworld import oracle
 from datagen.sources.tinyworld.scene import ATTRIBUTES, SHAPES, Dice
 
 #: Raised when the same dice give other pairs or answers than before.
-VERSION = 1
+VERSION = 2
 #: Prompts that are learned, and how often each is drawn.
 PROMPTS = {"modification": 6, "covr": 2, "lasco": 2}
 #: Changes that a question without captions tells, at most.

@@ -301,7 +301,7 @@ def requests(
     unsure: list[str] = []
     lengths: list[int] = []
     for text in _candidates(options, dice):
-        if text in found:
+        if text in found or text in unsure:
             continue
         said = oracle.says(text, reference, target)
         if not (said.right and said.complete and said.minimal):

@@ -32,9 +32,9 @@ Array = np.ndarray[Any, Any]
 
 #: Of what is padding.
 _SILENT = -100
-#: Tokens, what comes after each (-100 after the last), whether that is of the question, marks, and
-#: what was there before (:func:`_marks.marks`); all (n, length).
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+#: Tokens, what comes after each (-100 after the last), whether that is of the question, all
+#: (n, length); and what :class:`_marks.Aside` reads, (4, n, length).
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 #: Batches that are sorted by length together.
 _SORTED = 32
@@ -43,14 +43,13 @@ _SORTED = 32
 @dataclass(frozen=True)
 class Texts:
     """Questions and answers in tokens: int16 ``tokens`` of all, one after the other; ``starts``
-    (n + 1) of each; ``answers`` (n), where its answer begins, from its start; of each token
-    ``marked`` and ``before`` (:func:`_marks.marks`)."""
+    (n + 1) of each; ``answers`` (n), where its answer begins, from its start; ``beside``
+    (4, tokens), as :class:`_marks.Aside` reads it."""
 
     tokens: Array
     starts: Array
     answers: Array
-    marked: Array
-    before: Array
+    beside: Array
 
     @staticmethod
     def of(asked: list[str], answer: list[str], tokenizer: Any) -> Texts:
@@ -71,17 +70,15 @@ class Texts:
         ]
         pieces = [tokenizer.decode([token]) for token in range(len(tokenizer))]
         known = [_known(one, pieces) for one in first]
-        silent = [[(_SILENT, _SILENT)] * len(one) for one in second]
+        silent = [[(_SILENT,) * 4] * len(one) for one in second]
         beside = [
             pair for both in zip(known, silent, strict=True) for part in both for pair in part
         ]
-        marked, before = np.asarray(beside, np.int16).T
         return Texts(
             np.asarray(tokens, np.int16),
             np.concatenate([[0], np.cumsum(lengths)]),
             np.asarray([len(one) for one in first]),
-            marked,
-            before,
+            np.asarray(beside, np.int16).T,
         )
 
     def batches(self, dice: np.random.Generator, budget: int) -> Iterator[Batch]:
@@ -101,7 +98,7 @@ class Texts:
         width = int((self.starts[rows + 1] - self.starts[rows]).max())
         tokens = np.zeros((len(rows), width), np.int64)
         labels = np.full((len(rows), width), _SILENT, np.int64)
-        marked, before = labels.copy(), labels.copy()
+        beside = np.full((4, len(rows), width), _SILENT, np.int64)
         asked = np.zeros((len(rows), width), bool)
         for place, row in enumerate(rows):
             text = self.tokens[self.starts[row] : self.starts[row + 1]]
@@ -110,24 +107,28 @@ class Texts:
             # What stands at a place is told by the place before it.
             labels[place, : len(text) - 1] = text[1:]
             asked[place, : begin - 1] = True
-            marked[place, : len(text)] = self.marked[self.starts[row] : self.starts[row + 1]]
-            before[place, : len(text)] = self.before[self.starts[row] : self.starts[row + 1]]
-        parts = (tokens, labels, asked, marked, before)
-        one, two, three, four, five = map(torch.from_numpy, parts)
-        return one, two, three, four, five
+            own = self.beside[:, self.starts[row] : self.starts[row + 1]]
+            beside[:, place, : len(text)] = own
+        one, two, three, four = map(torch.from_numpy, (tokens, labels, asked, beside))
+        return one, two, three, four
 
 
-def _known(tokens: list[int], texts: list[str]) -> list[tuple[int, int]]:
-    """Marks of a question, and the tokens that were there before. texts: of all tokens."""
-    found = [(_SILENT, _SILENT)] * len(tokens)
+def _known(tokens: list[int], texts: list[str]) -> list[tuple[int, ...]]:
+    """What is known of each token of a question besides what follows. texts: of all tokens."""
+    found: list[tuple[int, ...]] = [(_SILENT,) * 4] * len(tokens)
     pieces = [texts[token] for token in tokens]
     bounds = [at for at, piece in enumerate(pieces) if piece in _questions.BOUNDS]
     if len(bounds) != 3:
         return found
     first, second, end = bounds
-    told = _marks.marks(pieces[first + 1 : second], pieces[second + 1 : end])
-    for at, (differs, place) in enumerate(told, second + 1):
-        found[at] = differs, tokens[first + 1 + place] if place != _SILENT else _SILENT
+    marks = _marks.marks(pieces[first + 1 : second], pieces[second + 1 : end])
+    things = _marks.things(pieces[second + 1 : end], [differs for differs, _ in marks])
+
+    def token(place: int, start: int) -> int:
+        return _SILENT if place == _SILENT else tokens[start + 1 + place]
+
+    for at, ((differs, before), (touched, noun)) in enumerate(zip(marks, things, strict=True)):
+        found[second + 1 + at] = (differs, token(before, first), touched, token(noun, second))
     return found
 
 
@@ -169,12 +170,12 @@ def optimizer(model: Any) -> torch.optim.Optimizer:
 def losses(model: Any, aside: Any, batch: Batch, precision: str) -> tuple[Any, Any, Any]:
     """The mean over the tokens of answers, that over the tokens of questions, and that of
     marks."""
-    tokens, labels, asked, marked, before = batch
+    tokens, labels, asked, known = batch
     with torch.autocast(tokens.device.type, torch.bfloat16, precision == "bf16"):
         # No mask: texts are padded at their end, where nothing is learned.
         held = model.model(input_ids=tokens, use_cache=False, output_hidden_states=True)
         hidden = held.last_hidden_state
-        marks = aside(held.hidden_states[model.config.num_hidden_layers // 2], marked, before)
+        marks = aside(held.hidden_states, known)
         learned = labels != _SILENT
         logits = model.lm_head(hidden[learned])
     each = functional.cross_entropy(logits.float(), labels[learned], reduction="none")
@@ -215,8 +216,8 @@ def train(model: Any, texts: Texts, args: argparse.Namespace, until: int | None 
             break
         for group in steering.param_groups:
             group["lr"] = rate(step, args.steps, args.rate)
-        a, b, c, d, e = (part.to(args.device) for part in batch)
-        found, beside, marks = losses(model, aside, (a, b, c, d, e), args.precision)
+        a, b, c, d = (part.to(args.device) for part in batch)
+        found, beside, marks = losses(model, aside, (a, b, c, d), args.precision)
         steering.zero_grad(set_to_none=True)
         (found + weight(step, args.steps) * beside + marks).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
