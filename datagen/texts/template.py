@@ -34,6 +34,8 @@ SLOTS = {
     "head": "head",
     "field": "field",
 }
+#: Slots of whole captions.
+WHOLE = ("reference", "target")
 _KEPT = (schema.KEPT, None, None)
 
 
@@ -42,7 +44,9 @@ class TemplateSettings(Settings):
     ``templates``: sentences to use instead of the built-in ones, with ``{removed}`` and
     ``{added}`` (bare words), ``{removed_phrase}`` and ``{added_phrase}`` (with the article that
     suits: "a dog"), ``{head}`` (the noun that is described), ``{field}`` (the label). A change
-    uses those whose words it knows. ``max_words``: the longest text. ``max_changed_words``: how
+    uses those whose words it knows. ``{reference}`` and ``{target}`` are the whole captions:
+    sentences of these alone are for any two captions that differ (SPN4CIR: "{target} instead of
+    {reference}"). ``max_words``: the longest text. ``max_changed_words``: how
     many words may differ on either side, for pairs mined without knowing what changes.
     """
 
@@ -69,7 +73,9 @@ class Template(RowOperator[TemplateSettings]):
 
     def __init__(self, settings: TemplateSettings) -> None:
         super().__init__(settings)
-        self._own = tuple(_checked(template) for template in settings.templates)
+        own = [_checked(template) for template in settings.templates]
+        self._whole = tuple(text for text in own if set(_fields(text)) <= set(WHOLE))
+        self._own = tuple(text for text in own if text not in self._whole)
         self._seed = 0
 
     def needs(self, level: Level) -> set[str]:
@@ -99,6 +105,38 @@ class Template(RowOperator[TemplateSettings]):
     def _write(self, row: dict[str, Any]) -> tuple[list[str], tuple[str, str] | None]:
         """The texts of a pair, or the rule and detail that reject it."""
         reference, target = _caption(row["references"]), _caption(row["targets"])
+        texts: list[str] = []
+        fault = None
+        if self._whole:
+            texts, fault = self._of_captions(reference, target)
+        if self._own or not self._whole:
+            more, fault = self._of_changes(row, reference, target)
+            texts = list({text.casefold(): text for text in [*more, *texts]}.values())
+        if not texts:
+            return [], fault
+        limit = self.settings.max_words
+        short = [text for text in texts if limit is None or len(text.split()) <= limit]
+        if not short:
+            least = min(len(text.split()) for text in texts)
+            return [], ("too_long", f"{least} > {limit} words")
+        # Drawn by hash: the same for a pair whatever the batch, other for every pair and seed.
+        drawn = sorted(short, key=lambda text: schema.content_id(str(self._seed), row["id"], text))
+        return drawn[: self.settings.texts_per_pair], None
+
+    def _of_captions(self, reference: str, target: str) -> tuple[list[str], tuple[str, str] | None]:
+        """Texts that name whole captions, or the fault of a pair that has none to name."""
+        left, right = captions.read(reference).words, captions.read(target).words
+        if not left or not right:
+            return [], ("no_change_known", "no caption to compare")
+        if left == right:
+            return [], ("no_change_known", "the captions have the same words")
+        words = {"reference": _in_sentence(reference), "target": _in_sentence(target)}
+        return [_filled(template, words) for template in self._whole], None
+
+    def _of_changes(
+        self, row: dict[str, Any], reference: str, target: str
+    ) -> tuple[list[str], tuple[str, str] | None]:
+        """Texts for what changes, or the fault of a pair of which none can be told."""
         changes = (row["evidence"] or {}).get("changes") or []
         changes = [c for c in changes if not _is_whole_text(c)]
         coded = [c for c in changes if is_code(c["field"] or "", c["removed"], c["added"])]
@@ -117,21 +155,15 @@ class Template(RowOperator[TemplateSettings]):
         if not readings:
             words = ", ".join(f"{c['removed'] or ''} → {c['added'] or ''}" for c in changes)
             return [], ("no_visible_change", words[:200])
-        texts = self._candidates(readings)
+        told = {"reference": _in_sentence(reference), "target": _in_sentence(target)}
+        texts = self._candidates(readings, told)
         if not texts:
             return [], ("no_template_fits", f"{len(self._own)} templates, none for this change")
-        limit = self.settings.max_words
-        short = [text for text in texts if limit is None or len(text.split()) <= limit]
-        if not short:
-            least = min(len(text.split()) for text in texts)
-            return [], ("too_long", f"{least} > {limit} words")
-        # Drawn by hash: the same for a pair whatever the batch, other for every pair and seed.
-        drawn = sorted(short, key=lambda text: schema.content_id(str(self._seed), row["id"], text))
-        return drawn[: self.settings.texts_per_pair], None
+        return texts, None
 
-    def _candidates(self, readings: list[Reading]) -> list[str]:
-        """Every text there is for these changes; no two are equal."""
-        options = [self._sentences(reading, alone=len(readings) == 1) for reading in readings]
+    def _candidates(self, readings: list[Reading], told: dict[str, str]) -> list[str]:
+        """Every text there is for these changes; no two are equal. told: the captions."""
+        options = [self._sentences(one, told, alone=len(readings) == 1) for one in readings]
         if not all(options):
             return []
         count = max(map(len, options))
@@ -140,9 +172,9 @@ class Template(RowOperator[TemplateSettings]):
         ]
         return list({text.casefold(): text for text in texts}.values())
 
-    def _sentences(self, reading: Reading, alone: bool) -> list[str]:
+    def _sentences(self, reading: Reading, told: dict[str, str], alone: bool) -> list[str]:
         if self._own:
-            words = {name: reading.slots.get(slot, "") for name, slot in SLOTS.items()}
+            words = {name: reading.slots.get(slot, "") for name, slot in SLOTS.items()} | told
             return [_filled(own, words) for own in self._own if _fits(own, words)]
         table = REPLACE if reading.removed and reading.added else ADD if reading.added else REMOVE
         orders, remarks = table[reading.kind]
@@ -160,6 +192,14 @@ def _is_whole_text(change: dict[str, Any]) -> bool:
 
 def _caption(members: list[dict[str, Any]] | None) -> str:
     return (members[0]["caption"] if members else None) or ""
+
+
+def _in_sentence(caption: str) -> str:
+    """A caption within a sentence: without its full stop, its first article in small letters."""
+    words = caption.split()
+    if words and words[0].lower() in captions.DETERMINERS:
+        words[0] = words[0].lower()
+    return " ".join(words).removesuffix(".")
 
 
 def _fields(template: str) -> list[str]:
@@ -191,14 +231,14 @@ def _checked(template: str) -> str:
     for _, name, form, conversion in parts:
         if name is None:
             continue
-        if name not in SLOTS:
-            valid = ", ".join(SLOTS)
-            hint = nearest(name, SLOTS) if name else "a slot needs a name"
+        if name not in (known := (*SLOTS, *WHOLE)):
+            valid = ", ".join(known)
+            hint = nearest(name, known) if name else "a slot needs a name"
             raise DatagenError(f"{place}: no slot '{name}'; {hint} (valid: {valid})")
         if form or conversion:
             raise DatagenError(f"{place}: write the slot as {{{name}}}, without a format")
     if not any(name for _, name, _, _ in parts):
-        raise DatagenError(f"{place}: no slot in it; valid: {', '.join(SLOTS)}")
+        raise DatagenError(f"{place}: no slot in it; valid: {', '.join((*SLOTS, *WHOLE))}")
     return text
 
 

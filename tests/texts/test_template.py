@@ -496,6 +496,35 @@ def test_an_own_template_that_needs_a_missing_word_is_not_used() -> None:
     assert rule == "no_template_fits"
 
 
+def test_own_templates_may_name_whole_captions_however_much_differs() -> None:
+    own = ("{target} instead of {reference}", "unlike {{reference}}, I want {target}")
+    found = texts("A red mug.", "Two dogs run in Rome", templates=own)
+    assert sorted(found) == [
+        "two dogs run in Rome instead of a red mug",
+        "unlike a red mug, I want two dogs run in Rome",
+    ]
+    # Captions are data: what looks like a slot stays as it stands.
+    odd = texts("{added} {0}", "{target", templates=own[:1])
+    assert odd == ["{target instead of {added} {0}"]
+    (mixed,) = texts("a red mug", "a blue mug", templates=("{target}, so {added}",))
+    assert mixed == "a blue mug, so blue"
+    both = texts("a red mug", "a blue mug", templates=("{target}!", "{removed} to {added}"))
+    assert sorted(both) == ["a blue mug!", "red to blue"]
+    # Where no change can be told, the captions still can.
+    assert texts("a mug", "two dogs", templates=("{target}!", "{removed} to {added}")) == [
+        "two dogs!"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "target"), [("A red mug.", "a RED mug"), ("", "a mug"), ("a mug", None)]
+)
+def test_captions_that_are_the_same_or_missing_fill_no_template(
+    reference: str, target: str | None
+) -> None:
+    assert rejection(reference, target, templates=("{target}!",)) == "no_change_known"
+
+
 @pytest.mark.parametrize(
     ("template", "part"),
     [
