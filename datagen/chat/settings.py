@@ -128,7 +128,7 @@ class ServerSettings(_EngineSettings):
 
     def resources(self) -> Resources:
         """One worker that waits for servers; of a batch only the end leaves requests unused."""
-        return Resources(workers=1, batch_size=min(2048, 16 * self.concurrency), actor=True)
+        return Resources(workers=1, batch_size=min(4096, 64 * self.concurrency), actor=True)
 
     def absent(self) -> Iterator[str]:
         """Libraries that are missing, one line each."""

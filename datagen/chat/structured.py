@@ -5,6 +5,7 @@ What an engine promises about structured output is not relied on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,11 +41,21 @@ def replies(engine: Engine, asks: Sequence[Ask], shape: Shape) -> list[Reply]:
 
     Raises DatagenError where the engine can answer no more.
     """
-    answers = engine.answer(asks)
-    found = [_read(answer, shape) for answer in answers]
+    read: list[_Reading | None] = [None] * len(asks)
+
+    def each(number: int, answer: Answer) -> None:
+        # Where an engine waits for servers, answers are read meanwhile.
+        with contextlib.suppress(Exception):
+            read[number] = _read(answer, shape)
+
+    answers = engine.answer(asks, each)
+    found = [
+        known if known is not None else _read(answer, shape)
+        for known, answer in zip(read, answers, strict=True)
+    ]
     again = [n for n, reply in enumerate(found) if reply.rule in WRONG]
     if again:
-        asked = [_repair(asks[n], answers[n].text or "", found[n].fault, shape) for n in again]
+        asked = [_repair(asks[n], answers[n].text or "", found[n].wrong, shape) for n in again]
         for n, answer in zip(again, engine.answer(asked), strict=True):
             second = _read(answer, shape)
             # Where the second attempt got no answer at all, the first one says more.
@@ -58,12 +69,21 @@ class _Reading:
     rule: str | None = None
     fault: str = ""
     raw: str = ""
+    #: What the engine says of the answer: cut off, or a refusal, in the words of the model.
+    why: str | None = None
+
+    @property
+    def wrong(self) -> str:
+        """What is wrong, as the model is told; in no words of its own but those quoted as data."""
+        cut = self.why is not None and self.why.startswith("cut off")
+        return f"{self.fault} ({self.why})" if cut else self.fault
 
     def told(self) -> Reply:
         if self.rule is None:
             return Reply(self.value)
         said = f"; answered: {shown(self.raw)}" if self.raw else ""
-        return Reply(None, self.rule, f"{self.fault}{said}")
+        why = f" ({self.why})" if self.why else ""
+        return Reply(None, self.rule, f"{self.fault}{why}{said}")
 
 
 def _read(answer: Answer, shape: Shape) -> _Reading:
@@ -71,13 +91,13 @@ def _read(answer: Answer, shape: Shape) -> _Reading:
         return _Reading(rule=NO_ANSWER, fault=answer.fault or "the engine gave no text")
     raw = answer.text
     # A fault beside a text (cut off, a refusal) tells why it is no good, if it is not.
-    why = f" ({answer.fault})" if answer.fault else ""
+    why = answer.fault
     try:
         value, fault = shape.parse(raw)
     except NotJson as error:
-        return _Reading(None, NOT_JSON, f"{error}{why}", raw)
+        return _Reading(None, NOT_JSON, str(error), raw, why)
     if fault is not None:
-        return _Reading(None, WRONG_SHAPE, f"{fault}{why}", raw)
+        return _Reading(None, WRONG_SHAPE, fault, raw, why)
     return _Reading(value)
 
 
