@@ -19,6 +19,7 @@ from datagen.errors import DatagenError
 HASHES = {
     "actions": "actions@1#8fae003fca60",
     "fashion": "fashion@1#92a1bd442965",
+    "fashion_differences": "fashion_differences@1#ae063af4f256",
     "mtcir": "mtcir@1#a6837d6f3901",
     "narrations": "narrations@1#f21020280ca7",
     "objects": "objects@1#896b7acc4e57",
