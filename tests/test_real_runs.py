@@ -26,8 +26,11 @@ pytestmark = [
     pytest.mark.skipif(not PHOTOS.is_dir(), reason="no real photos (DATAGEN_TEST_DATA)"),
 ]
 
+#: Texts without a language model.
+TEMPLATES = "steps.llm={op: template}"
 #: The recipe without a model hub: captions as TF-IDF, no image space.
 NO_HUB = (
+    TEMPLATES,
     "steps.embed_caption.model=tfidf",
     "steps.embed_image=null",
     "steps.pair.best_by=null",
@@ -141,7 +144,7 @@ def test_a_recipe_makes_triplets_of_exercise_photos(name, overrides, ray, tmp_pa
     ids=["covr", "coir"],
 )
 def test_a_recipe_makes_triplets_of_coco_photos(name, overrides, ray, tmp_path):
-    package.run(name, str(tmp_path / "run"), [*COCO, *overrides])
+    package.run(name, str(tmp_path / "run"), [*overrides, *COCO])
     count = check_the_run(tmp_path / "run", PHOTOS / "coco" / "images")
     print(f"{name}: {count} triplets of COCO photos")
     assert count >= 20
@@ -149,6 +152,7 @@ def test_a_recipe_makes_triplets_of_coco_photos(name, overrides, ray, tmp_path):
 
 def test_cc_coir_runs_with_an_open_clip_model(products, tiny_clip, ray, tmp_path):
     models = [
+        TEMPLATES,
         "steps.embed_caption.model=tfidf",
         f"steps.embed_image.model={tiny_clip}",
     ]
@@ -239,7 +243,7 @@ def test_covr_makes_triplets_of_clips(ray, tmp_path):
 
 def test_tf_covr_targets_make_the_change_that_the_labels_tell(ray, tmp_path):
     labels = ("equipment", "mechanic", "force", "level")
-    chosen = [f"steps.pair.labels=[{','.join(labels)}]", "steps.pair.other=[]"]
+    chosen = [TEMPLATES, f"steps.pair.labels=[{','.join(labels)}]", "steps.pair.other=[]"]
     package.run("tf_covr", str(tmp_path / "run"), [*EXERCISE_CLIPS, *chosen])
     count = check_the_run(tmp_path / "run", CLIPS)
     rows = package.load(str(tmp_path / "run")).triplets().to_pylist()
@@ -264,7 +268,7 @@ def test_egocvr_pairs_actions_of_one_video_in_the_order_of_time(ray, tmp_path):
         "source.media=null",
         "source.media_root=null",
     ]
-    package.run("egocvr", str(tmp_path / "run"), [*source, *NO_MEDIA])
+    package.run("egocvr", str(tmp_path / "run"), [TEMPLATES, *source, *NO_MEDIA])
     triplets = check_the_texts(tmp_path / "run")
     print(f"egocvr: {len(triplets)} triplets of narrations")
     assert len(triplets) > 10_000

@@ -1,6 +1,6 @@
 """Captions edited by rule, with the words of the collection itself.
 
-TransAgg (arXiv:2309.02169) edits a caption by templates of several kinds and says so in a text.
+TransAgg (arXiv:2306.07272) edits a caption by templates of several kinds and says so in a text.
 Which word or phrase may stand in a place is learned from the captions: words seen between the same
 two words, phrases seen after the same word. Everything is drawn by hash, nothing by order.
 """

@@ -1,6 +1,6 @@
 """Edits captions, and takes the items nearest to what they then say as targets.
 
-TransAgg (arXiv:2309.02169): a caption is edited by template or by a language model, and the image
+TransAgg (arXiv:2306.07272): a caption is edited by template or by a language model, and the image
 whose caption is nearest to the edited one, by a sentence encoder, is the target.
 """
 
