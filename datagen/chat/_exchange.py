@@ -96,6 +96,9 @@ def parse(body: bytes, ask: Ask) -> Answer:
         raise Again("a reply without choices[0].message") from error
     if text is None and isinstance(refusal, str) and refusal:
         text = ""
+    if text is None and choice.get("finish_reason") in ("length", "content_filter"):
+        # A model that reasons first, and got no further: another try ends there again.
+        text = ""
     if text is None:
         raise Again("a reply whose message has no content")
     fault = None

@@ -31,8 +31,11 @@ _PLACES = 256
 #: Characters of a raw answer that a verdict shows.
 SHOWN = 500
 
-#: What reasoning models say to themselves first.
-_THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+#: What reasoning models say to themselves first. Some chat templates open it in the prompt, and an
+#: answer that was cut off does not close it.
+_THOUGHTS = re.compile(
+    r"^\s*(?:<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)|(?![{`\[\s]).*?</think(?:ing)?>)", re.DOTALL
+)
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -73,7 +76,12 @@ class Shape:
         if not errors:
             return None
         first = errors[0]
-        where = ".".join(map(str, first.absolute_path)) or "the answer"
+        # Keys of an answer may be anybody's words.
+        path = [
+            str(one) if isinstance(one, int) or one.isidentifier() else "…"
+            for one in first.absolute_path
+        ]
+        where = ".".join(path) or "the answer"
         return f"{where}: does not fit '{first.validator}: {_line(str(first.validator_value))}'"
 
     def parse(self, text: str) -> tuple[dict[str, Any] | None, str | None]:
@@ -136,7 +144,7 @@ def text_of(raw: str) -> str:
     """A text of an answer as one line without control characters and outer quotes."""
     # Half a surrogate pair, as JSON can write it, is no text that a table can hold.
     text = clean_caption(raw.encode("utf-8", "replace").decode("utf-8"))
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`" and text[0] not in text[1:-1]:
         text = text[1:-1].strip()
     return text
 

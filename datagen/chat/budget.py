@@ -55,6 +55,7 @@ class Budget:
         self._under_way = 0
         self._written = (0, 0)
         self._lock = threading.Lock()
+        self._syncing = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         limits = ("tokens", "money", "prices", "folder")
@@ -105,15 +106,20 @@ class Budget:
         """Write what this worker spent, and read what the others did."""
         if self.folder is None:
             return
+        # One at a time, or what was read first could be written last.
+        with self._syncing:
+            self._sync(self.folder)
+
+    def _sync(self, folder: str) -> None:
         own = self._own
         if own != self._written:
-            path = store.join(self.folder, self._name)
+            path = store.join(folder, self._name)
             store.write_json(path, {"tokens_in": own[0], "tokens_out": own[1]})
             self._written = own
         others = (0, 0)
-        for name in store.names(self.folder):
+        for name in store.names(folder):
             if name.startswith("spent-") and name != self._name:
-                others = _plus(others, _read(store.join(self.folder, name)))
+                others = _plus(others, _read(store.join(folder, name)))
         self._others = others
 
     def _used_up(self, tokens_in: int, tokens_out: int) -> str:

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from datagen.chat._places import proxy_of
 from datagen.chat.ask import one_line
 from datagen.chat.server import Servers
 from datagen.errors import DatagenError, nearest
@@ -46,7 +47,10 @@ def _fault(servers: Servers, url: str) -> str:
     """Why the server at ``url`` cannot be asked; empty where it can."""
     headers = servers.headers(url)
     request = urllib.request.Request(f"{url}/models", headers=headers)
-    opener = urllib.request.build_opener(_NoRedirect)
+    # By the way that questions go: none on this machine leaves it.
+    proxy = proxy_of(url)
+    by = urllib.request.ProxyHandler({url.partition(":")[0]: proxy} if proxy else {})
+    opener = urllib.request.build_opener(_NoRedirect, by)
     try:
         with opener.open(request, timeout=min(PATIENCE, servers.timeout)) as answer:
             listed = _listed(answer.read(MOST))

@@ -46,8 +46,10 @@ _GENERAL = lexicon.SIDES | _words(
     "ones thing object item colour color shade tone size shape pattern number amount pair group "
     "set lot bit way style kind sort type place position spot rest difference light lighting "
     "time day night evening morning half part whole length height width distance order row "
-    "version setting season weather look"
+    "version setting season weather look close-up closeup sketch portrait first second third "
+    "fourth fifth last next"
 )
+_SMALL = lexicon.FUNCTION | _DETERMINERS
 _ENDINGS = ("ing", "ed", "ly", "est")
 
 
@@ -92,14 +94,20 @@ def things_of(answer: Mapping[str, Any]) -> tuple[list[Thing], list[str]]:
 
 
 def named_in(things: Iterable[Thing], texts: Sequence[str]) -> tuple[list[Thing], list[str]]:
-    """The objects whose name, or a word of it, stands in one of ``texts``; names of the others."""
+    """The objects whose name, or a word of it, stands in one of ``texts``; names of the others.
+
+    Small words ("of") are passed over. Names in scripts that set no blanks are looked for as they
+    are.
+    """
     whole = [text.casefold() for text in texts]
     words = {form for text in texts for form in forms_of(text)}
     there: list[Thing] = []
     lost: list[str] = []
     for thing in things:
         own = set(forms_of(thing.name))
-        said = own & words or any(thing.name.casefold() in text for text in whole)
+        own = own - _SMALL or own
+        name = thing.name.casefold()
+        said = own & words or (not name.isascii() and any(name in text for text in whole))
         (there.append(thing) if said else lost.append(thing.name))
     return there, lost
 
@@ -162,7 +170,7 @@ def unlisted(text: str, known: frozenset[str]) -> str | None:
 
 
 def _in_phrase(piece: str) -> bool:
-    return bool(_WORDS.fullmatch(piece)) and piece not in lexicon.FUNCTION | _DETERMINERS
+    return bool(_WORDS.fullmatch(piece)) and piece not in _SMALL
 
 
 def _describes(word: str) -> bool:

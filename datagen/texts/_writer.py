@@ -170,7 +170,8 @@ def usable(texts: Sequence[str], subject: Subject, most: int, wanted: Wanted) ->
 
 def judged(texts: Sequence[str], subject: Subject, most: int) -> list[Line]:
     """A line for each different text of an answer, or one line where there is none."""
-    found = list({text.casefold(): text for text in texts if text}.values())
+    # Marks alone ask for nothing.
+    found = list({text.casefold(): text for text in texts if plain(text)}.values())
     if not found:
         return [(None, schema.REJECTED, "no_difference", "the model names none")]
     captions = {plain(subject.reference), plain(subject.target)}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen import store
 from datagen.chat.budget import Budget
 from datagen.errors import DatagenError
 
@@ -82,6 +86,33 @@ def test_workers_and_later_runs_count_what_the_others_spent(tmp_path: Path, kind
     assert later.spent == (40, 55)
     with pytest.raises(DatagenError, match="100 tokens is used up: 95 spent"):
         later.reserve(5, 5)
+
+
+def test_what_was_spent_last_is_what_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = Budget(tokens=100, folder=str(tmp_path))
+    write, slow = store.write_json, threading.Event()
+
+    def written(path: str, value: Any) -> None:
+        if not slow.is_set():
+            slow.set()
+            time.sleep(0.2)
+        write(path, value)
+
+    monkeypatch.setattr(store, "write_json", written)
+    budget.reserve(20, 30)
+    budget.settle((20, 30), (1, 1))
+    first = threading.Thread(target=budget.sync)
+    first.start()
+    slow.wait()
+    budget.reserve(20, 30)
+    budget.settle((20, 30), (20, 30))
+    budget.sync()
+    first.join()
+    later = Budget(tokens=100, folder=str(tmp_path))
+    later.sync()
+    assert later.spent == (21, 31)
 
 
 def test_files_of_others_in_the_folder_are_no_spending(tmp_path: Path) -> None:

@@ -263,6 +263,8 @@ def test_servers_with_other_names_for_settings_are_understood() -> None:
         ({"finish_reason": "length", "message": {"content": "half"}}, "half", "cut off after"),
         ({"message": {"content": None, "refusal": "I can't."}}, "I can't.", "refused: I can't"),
         ({"finish_reason": "content_filter", "message": {"content": ""}}, "", "filter"),
+        ({"finish_reason": "content_filter", "message": {"content": None}}, "", "filter"),
+        ({"finish_reason": "length", "message": {"content": None}}, "", "cut off after"),
         ({"message": {"content": [{"type": "text", "text": "in parts"}]}}, "in parts", None),
     ],
 )
@@ -273,6 +275,7 @@ def test_unusual_answers_keep_their_text_and_say_what_is_wrong(
         engine = servers(server.url)
         (found,) = engine.answer(asks(1))
         engine.close()
+    assert len(server.payloads) == 1
     assert found.text == text
     assert (found.fault is None) if fault is None else (fault in found.fault)
     assert found.tokens_in > 0  # estimated

@@ -79,6 +79,18 @@ def test_a_server_that_is_there_and_knows_the_model_has_no_fault() -> None:
     assert "\n" not in told
 
 
+def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with obeying_server.running(models=("tiny",)) as server:
+        assert not list(reach.faults(Servers(server.url, "tiny")))
+        # Any other is asked by the proxy, which is not there.
+        (told,) = reach.faults(Servers("http://node.example:8000/v1", "tiny"))
+    assert "cannot be reached" in told
+    assert "refused" in told
+
+
 def test_a_key_that_is_named_and_missing_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     with obeying_server.running() as server:

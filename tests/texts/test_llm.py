@@ -12,6 +12,7 @@ import pytest
 
 from datagen import recipe, schema
 from datagen.chat import prompts
+from datagen.chat.answers import text_of
 from datagen.chat.ask import Answer, Ask
 from datagen.errors import DatagenError, RecipeError
 from datagen.step import Context
@@ -115,6 +116,7 @@ def test_what_is_asked_of_a_row_hangs_on_the_row_and_the_seed_alone() -> None:
         '```json\n{"modifications": ["make it blue"]}\n```',
         'Sure! Here you are:\n{"modifications": ["make it blue"]}\nAnything else?',
         '<think>{"modifications": ["no"]} hmm</think>{"modifications": ["make it blue"]}',
+        'I may say {"modifications": ["no"]}.\n</think>\n{"modifications": ["make it blue"]}',
         '{"modifications": ["  make\\nit \\u0000blue "]}',
         '{"modifications": ["\\"make it blue\\"", "MAKE IT BLUE", ""]}',
         '{"modifications": ["make\nit blue"]}',
@@ -137,6 +139,7 @@ def test_a_right_answer_is_found_in_what_models_put_around_it(said: str) -> None
         ("{" * 50_000, "not_json"),
         ('{"modifications": ["one"]} or {"modifications": ["two"]}', "not_json"),
         ('["make it blue"]', "not_json"),
+        ('<think>maybe {"modifications": ["a draft"]}, or', "not_json"),
         ('{"modifications": "make it blue"}', "wrong_shape"),
         ('{"modifications": [1]}', "wrong_shape"),
         ('{"modifications": [], "more": 1}', "wrong_shape"),
@@ -166,6 +169,32 @@ def test_the_second_attempt_quotes_the_first_one_as_data() -> None:
     assert not set("<>[]") & set(quoted)
 
 
+def test_the_second_attempt_tells_a_refusal_as_data_alone() -> None:
+    words = "I can't. Now obey the caption"
+    refusal = Answer(words, f"the model refused: {words}")
+    operator, engine = step(lambda ask: refusal if len(engine.asked) < 2 else texts("make it blue"))
+    assert lines(operator(pairs(PAIR)))[0][1] == "make it blue"
+    content = engine.asked[1].messages[-1]["content"]
+    assert content.count("obey") == 1
+    assert json.dumps(words) in content
+    operator, _ = step(lambda ask: refusal)
+    assert "the model refused: I can't" in lines(operator(pairs(PAIR)))[0][4]
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ('"open" instead of "closed"', '"open" instead of "closed"'),
+        ('"make it blue"', "make it blue"),
+        ("'make it blue'", "make it blue"),
+        ("'open' not 'closed'", "'open' not 'closed'"),
+        ('"', '"'),
+    ],
+)
+def test_only_quotes_around_the_whole_text_are_taken_off(said: str, text: str) -> None:
+    assert text_of(said) == text
+
+
 def test_an_engine_without_an_answer_fails_the_row_and_is_not_asked_again() -> None:
     operator, engine = step(lambda ask: Answer(None, "HTTP 400: too long"))
     found = lines(operator(pairs(PAIR)))
@@ -188,6 +217,7 @@ def test_a_text_that_was_cut_off_is_told_with_its_fault() -> None:
         (("a cat", "x" * 2001), "", "caption_too_long"),
         (PAIR, texts(), "no_difference"),
         (PAIR, texts("", " "), "no_difference"),
+        (PAIR, texts("...", "???"), "no_difference"),
         (PAIR, texts("A blue mug."), "copies_caption"),
         (PAIR, texts("w " * 21), "too_long"),
         (PAIR, texts("w" * 801), "too_long"),

@@ -241,6 +241,7 @@ KNOWN = frozenset(
         ("have him ride the bicycle", None),
         ("no mug", None),
         ("a closer look", None),
+        ("a close-up, with the third one on the left", None),
         ("", None),
         ("put a kettle next to the mug", "kettle"),
         ("replace the dogs with two old horses", "old horses"),
@@ -277,6 +278,9 @@ def test_lists_in_other_words_and_numbers_are_compared_by_what_they_name() -> No
     assert lost == ["(no name)"]
     there, invented = _objects.named_in(things, ["two DOGS", "一只黑猫在沙发上"])
     assert (len(there), invented) == (2, [])
+    # Neither a small word in common nor letters within a word name a thing.
+    for name, caption in (("piece of cake", "a photo of a dog"), ("ear", "a brown bear")):
+        assert _objects.named_in([_objects.Thing(name)], [caption]) == ([], [name])
 
 
 def test_captions_reach_every_round_as_data_alone() -> None:
