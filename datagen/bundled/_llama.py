@@ -25,7 +25,7 @@ OPEN, NEXT, CLOSE, EMPTY = '{"modifications": ["', '", "', '"]}', '{"modificatio
 #: Lines of a question that are read, and characters of each.
 LINES, LONGEST = 8, 400
 #: Tokens of a question and its answer.
-CONTEXT = 4096
+CONTEXT = 12_288
 
 
 def template() -> str:
