@@ -169,7 +169,7 @@ def test_a_server_holds_to_a_schema_at_any_temperature(url: str, model: Path) ->
     values = [json.loads(one.text or "") for one in answers]
     for value in values:
         jsonschema.validate(value, HELD)
-    assert len({json.dumps(value) for value in values}) > 20
+    assert len({json.dumps(value) for value in values}) > 5
 
 
 def test_stop_texts_and_lengths_are_kept_to(url: str, model: Path) -> None:
