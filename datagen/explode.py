@@ -31,11 +31,12 @@ _BATCH = 8192
 @dataclass(frozen=True)
 class Exploded:
     """rows: sorted by id; same: units of which no row is left, and the id of the row that another
-    unit gave in the same words.
+    unit gave in the same words; again: such lines of units of which other rows are left.
     """
 
     rows: pa.Table
     same: dict[str, str]
+    again: list[tuple[str, str]]
 
 
 def explode(
@@ -54,12 +55,15 @@ def explode(
     with other members, and, but for the columns ``lasting``, in one with another text.
     """
     fine = answered.filter(pc.equal(answered["verdict"], schema.KEPT))
-    given = _typed(fine.drop_columns(["unit", *tables.VERDICT]), maker or Maker(None, "?"))
+    maker = maker or Maker(None, line["step"])
+    given = _typed(fine.drop_columns(["unit", *tables.VERDICT]), maker)
     at = pc.index_in(fine["unit"], value_set=rows["id"].combine_chunks()).combine_chunks()
     old = rows.take(at)
     members = _there(given, "references") | _there(given, "targets")
     pairs = _with_members(_pairs(old), given, members)
     text = _text(old, given)
+    if text is not None and text.null_count:
+        raise DatagenError(f"step {line['step']}: a line that is kept must give 'modification'")
     deeper = "references" not in rows.column_names or (
         text is not None and "modification" not in rows.column_names
     )
@@ -73,12 +77,12 @@ def explode(
     # Of equal rows one that was there before comes first, then a pair as it was mined.
     order = np.lexsort((members, changed))
     first = table["id"].to_pandas().iloc[order].drop_duplicates().index.to_numpy()
-    same = _same(fine["unit"], table["id"], first)
+    same, again = _same(fine["unit"], table["id"], first)
     table = table.take(pa.array(first))
     touched = pa.array(changed[first])
     stay = table.filter(pc.invert(touched))
     grown = tables.add_provenance(table.filter(touched), line)
-    return Exploded(tables.by_id(pa.concat_tables([stay, grown])), same)
+    return Exploded(tables.by_id(pa.concat_tables([stay, grown])), same, again)
 
 
 def _typed(given: pa.Table, maker: Maker) -> pa.Table:
@@ -86,7 +90,7 @@ def _typed(given: pa.Table, maker: Maker) -> pa.Table:
     for place, name in enumerate(given.column_names):
         if name in OF_PAIR:
             column = joined(given[name].cast(schema.PAIRS.field(name).type))
-            column = column if name == "evidence" else maker.named(column)
+            column = column if name == "evidence" else maker.named(column, name)
             given = given.set_column(place, name, column)
     return given
 
@@ -102,11 +106,12 @@ def _there(given: pa.Table, name: str) -> Mask:
 def _pairs(old: pa.Table) -> pa.Table:
     """Rows of any level as pairs; an item is the reference of one whose targets are null."""
     if "references" not in old.column_names:
-        items = old.select(schema.ITEMS.names)
-        members = [[schema.member(item)] for part in _parts(items) for item in part]
+        kind = schema.PAIRS.field("references").type
+        parts = _parts(old.select(schema.ITEMS.names))
+        members = [pa.array([[schema.member(item)] for item in part], kind) for part in parts]
         columns = [
             pa.array([""] * len(old), pa.string()),
-            pa.array(members, schema.PAIRS.field("references").type),
+            pa.chunked_array(members, kind),
             *(pa.nulls(len(old), schema.PAIRS.field(n).type) for n in schema.PAIRS.names[2:]),
         ]
         return pa.table(columns, schema=schema.PAIRS)
@@ -196,9 +201,16 @@ def _named(table: pa.Table, units: pa.ChunkedArray, text: pa.Array | None, new: 
     return table.add_column(place, "pair", pairs).add_column(place + 1, "modification", text)
 
 
-def _same(units: pa.ChunkedArray, ids: pa.ChunkedArray, first: Any) -> dict[str, str]:
-    """The units none of whose rows is among the ``first`` ones, and the id that they came to."""
+def _same(
+    units: pa.ChunkedArray, ids: pa.ChunkedArray, first: Any
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """The units none of whose rows is among the ``first`` ones, and the id that they came to;
+    and the lines of other units that are not among them.
+    """
     frame = pd.DataFrame({"unit": units.to_pylist(), "id": ids.to_pylist()})
-    left = set(frame["unit"].iloc[first])
-    lost = frame[~frame["unit"].isin(left)].drop_duplicates("unit")
-    return dict(zip(lost["unit"].tolist(), lost["id"].tolist(), strict=True))
+    gone = ~frame["unit"].isin(set(frame["unit"].iloc[first]))
+    lost = frame[gone].drop_duplicates("unit")
+    same = dict(zip(lost["unit"].tolist(), lost["id"].tolist(), strict=True))
+    gone.iloc[first] = True
+    again = frame[~gone]
+    return same, list(zip(again["unit"].tolist(), again["id"].tolist(), strict=True))

@@ -7,6 +7,7 @@ source. From there on it is an item like any other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,14 +35,18 @@ class Maker:
         self._step = step
         self._made: dict[str, dict[str, Any]] = {}
 
-    def named(self, lists: pa.Array | pa.ChunkedArray) -> pa.Array:
+    def named(self, lists: pa.Array | pa.ChunkedArray, column: str = "members") -> pa.Array:
         """``lists`` (lists of schema.MEMBER, or null) with an id for every member.
 
-        Raises DatagenError for a member that holds nothing by which it could be told, and for any
-        without an id where the operator makes no items.
+        Raises DatagenError for an empty list, for a member that holds nothing by which it could be
+        told, and for any without an id where the operator makes no items.
         """
         lists = joined(lists)
         flat = lists.flatten()
+        if flat.null_count or pc.any(pc.equal(pc.list_value_length(lists), 0)).as_py():
+            raise DatagenError(
+                f"step {self._step}: {column}: a list of one member or more expected, or null"
+            )
         new = pc.is_null(flat.field("id"))
         places = np.flatnonzero(new.to_numpy(zero_copy_only=False))
         if not len(places):
@@ -67,7 +72,7 @@ class Maker:
 
     def _draft(self, member: Mapping[str, Any]) -> dict[str, Any]:
         """The item that a member without an id is."""
-        media, labels = member["media"], member["labels"] or "{}"
+        media, labels = member["media"], self._labels(member["labels"])
         caption = clean_caption(member["caption"])
         sha256 = media and media["sha256"]
         if not (caption or media) or (media and not sha256):
@@ -79,12 +84,25 @@ class Maker:
         name = schema.item_id(sha256, captions, labels)
         return {
             "id": name,
-            "key": member["key"] or name,
+            "key": clean_caption(member["key"]) or name,
             "source": self._step,
             "media": media,
             "captions": captions,
             "labels": labels,
         }
+
+    def _labels(self, text: str | None) -> str:
+        """Labels as items hold them."""
+        try:
+            labels = json.loads(text or "{}")
+        except (ValueError, RecursionError):
+            labels = None
+        if not isinstance(labels, dict):
+            raise DatagenError(
+                f"step {self._step}: labels of a new item: a JSON object expected, "
+                f"{str(text)[:40]!r} found"
+            )
+        return schema.canonical_json(labels)
 
     def _members(self, drafts: list[dict[str, Any]], items: pa.Table) -> list[dict[str, Any]]:
         """The members that these items are; of equal ones the first, or that of the collection."""

@@ -23,7 +23,7 @@ from datagen.errors import DatagenError, RecipeError, nearest, of_settings
 from datagen.recipe_file import TOP_LEVEL, kind_of, missing, read, step_ids
 from datagen.schema import Level
 from datagen.step import Embedder, Operator, Resources, Source
-from datagen.unmet import SPACE_WORDS, absent, of_level, of_need
+from datagen.unmet import SPACE_WORDS, absent, of_level, of_need, of_result
 
 STEP_KINDS = tuple(kind for kind in registry.KINDS if kind != "source")
 RESOURCES = frozenset(Resources.__dataclass_fields__)
@@ -290,6 +290,7 @@ def _typed(
     have = {given for origin in sources for given in origin.source.gives("items")}
     have.add("collection")
     lasting: set[str] = set()
+    of_rows: set[str] = set()
     outdated: set[str] = set()
     readers: dict[str, str] = {}
     steps: list[Step] = []
@@ -313,6 +314,9 @@ def _typed(
         for late in sorted(operator.before & have):
             faults.append(f"{where}: '{late}' is there already; put this step before what gives it")
             sound = False
+        if fault := of_result(draft.op, operator, level):
+            faults.append(f"{where}: {fault}")
+            sound = False
         resources = _resources(operator, draft.resources, where, faults)
         after = operator.result or level
         step = Step(draft.id, draft.kind, draft.op, operator, level, after, resources)
@@ -328,6 +332,8 @@ def _typed(
             readers.setdefault(need, draft.id)
         if "modification" not in operator.needs(level):
             lasting |= given
+        if level != "items" and not getattr(operator, "on_items", False):
+            of_rows |= {name for name in given if name.startswith("score_")}
         if step.makes_items:
             # No space of before holds the items that this step makes.
             old = {one for one in have if one.partition(".")[0] in ("space", *SPACE_WORDS)}
@@ -343,7 +349,7 @@ def _typed(
         if after != level:
             have.add("pairs")
         if (level, after) == ("triplets", "pairs"):
-            have -= {"modification", "negatives", "split"}
+            have -= {"modification", "negatives", "split", *of_rows}
         level = after
     return steps
 

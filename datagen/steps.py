@@ -189,12 +189,13 @@ def _made(
     maker = Maker(state.items() if step.makes_items else None, name)
     made = explode(state.rows(), answered, line, maker, step.lasting)
     same = {unit: (SAME, f"came to {other}") for unit, other in made.same.items()}
+    again = [(unit, SAME, f"came to {other}") for unit, other in made.again]
     return Outcome(
         state.credited(made.rows),
         _but(verdicts, same),
         step.after,
         made=maker.items() if step.makes_items else None,
-        notes=tables.not_used(answered),
+        notes=tables.not_used(answered, again),
         same_level=False,
     )
 

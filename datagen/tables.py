@@ -153,11 +153,17 @@ def fail_users(rows: pa.Table, verdicts: pa.Table, failed: pa.Table) -> pa.Table
     return pa.table(columns, schema=schema.VERDICTS)
 
 
-def not_used(answered: pa.Table) -> dict[str, Any]:
-    """Notes on texts that came to nothing in units that are kept: counts by rule, and examples."""
+def not_used(answered: pa.Table, others: Sequence[tuple[str, str, str]] = ()) -> dict[str, Any]:
+    """Notes on texts that came to nothing in units that are kept: counts by rule, and examples.
+
+    others: unit, rule and detail of further ones.
+    """
     frame = answered.select(["unit", *VERDICT]).to_pandas()
     kept = frame.loc[frame["verdict"] == schema.KEPT, "unit"]
     lost = frame[(frame["verdict"] != schema.KEPT) & frame["unit"].isin(kept)]
+    if others:
+        more = pd.DataFrame(others, columns=["unit", "rule", "detail"])
+        lost = pd.concat([lost[more.columns], more], ignore_index=True)
     if lost.empty:
         return {}
     told: dict[str, list[str]] = {}

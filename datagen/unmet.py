@@ -6,10 +6,11 @@ from collections.abc import Collection
 from typing import Any
 
 from datagen.schema import Level
-from datagen.step import Operator
+from datagen.step import Operator, RowOperator
 
 #: What there may be of a space.
 SPACE_WORDS = ("texts", "images", "media", "collection")
+_LEVELS: tuple[Level, ...] = ("items", "pairs", "triplets")
 
 
 def absent(needs: set[str], have: set[str]) -> list[str]:
@@ -32,22 +33,35 @@ def of_level(op: str, operator: Operator[Any], level: Level) -> str:
     return f"'{op}' works on {wants}, but here the table holds {level}; {mend}"
 
 
+def of_result(op: str, operator: Operator[Any], level: Level) -> str | None:
+    """Why a step cannot make what it says that it makes; None where it can."""
+    after = operator.result or level
+    makes = after != level or getattr(operator, "makes", False)
+    if isinstance(operator, RowOperator) and makes:
+        if after == "items" or _LEVELS.index(after) < _LEVELS.index(level):
+            return f"'{op}' makes {after} of {level}, row by row; a TableOperator can do that"
+        if after == "triplets" != level and "modification" not in operator.gives(level):
+            return f"'{op}' makes triplets; 'modification' must be among what it gives"
+    return None
+
+
 def of_need(need: str, have: set[str], outdated: Collection[str] = ()) -> str:
     """Why ``need`` is not met; ``outdated``: spaces that lack items which a step has made since."""
     kind, _, name = need.partition(".")
-    if kind == "space" and name in outdated:
+    lacks = kind == "space" or (kind in SPACE_WORDS and name and f"space.{name}" not in have)
+    if lacks and name in outdated:
         mend = (
             f"space '{name}' lacks the items that a step has made since; put 'embed: {{space: "
             f"{name}, model: …}}' behind that step, under an id of its own if it stands before, too"
         )
-    elif kind == "space":
+    elif lacks:
         mend = f"add 'embed: {{space: {name}, model: …}}' before it"
-    elif kind in ("texts", "images") and f"space.{name}" in have:
+    elif kind in ("texts", "images"):
         what = "no texts can be put into" if kind == "texts" else "no images stand with texts in"
         mend = f"{what} space '{name}'; take one that a CLIP model (op: open_clip) makes" + (
             ", or a sentence encoder" if kind == "texts" else " of images"
         )
-    elif kind == "media" and f"space.{name}" in have:
+    elif kind == "media":
         mend = f"space '{name}' is not made of images and clips one by one; name one that is"
     elif kind == "earlier":
         mend = (

@@ -17,6 +17,7 @@ from datagen.engine import journal_rows
 from datagen.errors import DatagenError, RecipeError
 from datagen.explode import explode
 from datagen.made import Maker
+from datagen.step import RowOperator, Settings
 
 LINE = {"step": "s", "operator": "o", "model": None, "revision": None, "prompt": None, "seed": 0}
 ANSWER = pa.schema(
@@ -252,5 +253,112 @@ def test_a_space_from_before_new_items_is_not_taken_for_one_that_holds_them() ->
         {"filter": {"op": "similarity", "space": "caption", "low": 0.1}},
     ]
     data = {"source": {"type": "tinyworld", "count": 9}, "steps": steps}
-    with pytest.raises(RecipeError, match="space 'caption' lacks the items that a step has made"):
-        recipe.check(json.loads(json.dumps(data)))
+    for last in (steps[2], {"filter": {"op": "text_consistency", "space": "caption"}}):
+        data = {**data, "steps": [*steps[:2], last]}
+        with pytest.raises(RecipeError, match="space 'caption' lacks the items that a step has"):
+            recipe.check(json.loads(json.dumps(data)))
+
+
+def test_an_answer_that_cannot_be_a_row_is_told_in_one_line() -> None:
+    seeds = items("a")
+    line = {"id": seeds["id"][0].as_py(), "modification": "m", "targets": [new("b")]}
+    for wrong, told in (
+        ({"modification": None}, "step s: a line that is kept must give 'modification'"),
+        ({"targets": []}, "step p: targets: a list of one member or more"),
+        ({"targets": [None]}, "step p: targets: a list of one member or more"),
+        ({"references": []}, "step p: references: a list of one member or more"),
+        ({"targets": [new("b", labels="{oops")]}, r"step p: labels of .* '\{oops' found"),
+        ({"targets": [new("b", labels="[1]")]}, r"step p: labels of .* '\[1\]' found"),
+    ):
+        journal = journal_rows(seeds, answer(line | wrong))
+        with pytest.raises(DatagenError, match=told):
+            explode(seeds, journal, LINE, Maker(seeds, "p"))
+    maker = Maker(seeds, "p")
+    odd = new("b", key="k\x00\u202ek", labels='{"b": 1, "a": 2}')
+    explode(seeds, journal_rows(seeds, answer(line | {"targets": [odd]})), LINE, maker)
+    (item,) = maker.items().to_pylist()
+    assert (item["key"], item["labels"]) == ("k k", '{"a":2,"b":1}')
+    assert item["id"] == schema.item_id(None, ["b"], '{"a":2,"b":1}')
+
+
+def test_lines_that_come_to_the_same_beside_others_of_their_row_are_counted() -> None:
+    rows = triplets()
+    first, second, third = rows["id"].to_pylist()
+    texts = dict(zip(rows["id"].to_pylist(), rows["modification"].to_pylist(), strict=True))
+    lines = [
+        *({"id": first, "modification": text} for text in ("q", "q", "r")),
+        {"id": second, "modification": texts[second]},
+        {"id": third, "modification": "s"},
+    ]
+    answered = journal_rows(rows, answer(*lines))
+    made = explode(rows, answered, LINE)
+    assert made.rows.num_rows == 4
+    assert not made.same
+    old = {row["id"]: row["pair"] for row in rows.to_pylist()}
+    assert made.again == [(first, schema.triplet_id(old[first], "q"))]
+    told = tables.not_used(answered, [(*made.again[0][:1], "same_as_another", "came to it")])
+    assert told["not_used"] == {"same_as_another": 1}
+    assert told["examples"] == {"same_as_another": [f"{first}: came to it"]}
+
+
+class _Odd(RowOperator[Settings]):
+    Settings = Settings
+    levels = ("items", "pairs", "triplets")
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        raise NotImplementedError
+
+
+class Undone(_Odd):
+    """Pairs of triplets, row by row."""
+
+    result = "pairs"
+
+
+class Wordless(_Odd):
+    """Triplets of which it does not say that they have a text."""
+
+    result = "triplets"
+
+
+class Items(_Odd):
+    """Items of items."""
+
+    makes = True
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "told"),
+    [
+        ("Undone", True, "makes pairs of triplets, row by row"),
+        ("Wordless", False, "makes triplets; 'modification' must be among what it gives"),
+        ("Items", False, "makes items of items, row by row"),
+    ],
+)
+def test_what_no_row_operator_can_make_is_refused(name: str, pairs: bool, told: str) -> None:
+    before = [{"pair": {"op": "one_word_diff"}}, {"text": {"op": "template"}}] if pairs else []
+    step = {"text": {"op": f"{__file__}:{name}"}}
+    data = {"source": {"type": "tinyworld", "count": 9}, "steps": [*before, step]}
+    with pytest.raises(RecipeError, match=told):
+        recipe.check(data)
+
+
+def test_scores_of_triplets_are_not_there_behind_a_step_that_makes_pairs_of_them() -> None:
+    engine = {"kind": "server", "url": "http://localhost:1/v1", "model": "m"}
+    steps = [
+        {"embed": {"space": "caption", "model": "hf:a/b", "op": "sentence_transformers"}},
+        {"text": {"op": "quadruple", "engine": engine}},
+        {"filter": {"op": "text_quality"}},
+        {"pair": {"op": "caption_then_retrieve"}},
+        {"filter": {"op": f"{__file__}:Scored"}},
+    ]
+    data = {"source": {"type": "tinyworld", "count": 9}, "steps": steps}
+    with pytest.raises(RecipeError, match="needs 'score_words'"):
+        recipe.check(data)
+
+
+class Scored(_Odd):
+    """Reads a score."""
+
+    def needs(self, level: schema.Level) -> set[str]:
+        return {"score_words"}
