@@ -22,17 +22,20 @@ __all__ = ["build", "checkpoint", "save", "template", "word_tokenizer"]
 PAD, ASKED, ANSWER, END = "<|pad|>", "<|asked|>", "<|answer|>", "<|end|>"
 #: Parts of a JSON answer.
 OPEN, NEXT, CLOSE, EMPTY = '{"modifications": ["', '", "', '"]}', '{"modifications": []}'
-#: Lines of a question that are read, and characters of each.
-LINES, LONGEST = 8, 400
+#: Characters of a question; none about the rendered world is longer.
+LONGEST = 900
+#: What is read in place of a question that is longer, or has other signs than ASCII.
+STRANGE = 'in hand: "?"\nwanted: "?"\nNumber of requests: 1'
 #: Tokens of a question and its answer.
-CONTEXT = 12_288
+CONTEXT = 2048
 
 
 def template() -> str:
     """The chat template: the last user turn, and no system text or earlier turn.
 
-    Lines beyond :data:`LINES` (but for the last one) and characters beyond :data:`LONGEST` of a
-    line are left out: captions of the world are shorter.
+    A question that cannot be about the world, as it is longer than :data:`LONGEST` or has other
+    signs than ASCII, is read as :data:`STRANGE`: nothing that a model of this size has not seen
+    in training reaches it.
     """
     return (
         "{%- set told = namespace(asked='', answer=none) -%}"
@@ -47,12 +50,9 @@ def template() -> str:
         "{%- for part in told.asked if part['type'] == 'text' -%}"
         "{%- set parts.text = parts.text + part['text'] -%}{%- endfor -%}"
         "{%- set told.asked = parts.text -%}{%- endif -%}"
-        f"{{%- set lines = told.asked.split('\\n') -%}}{{{{- '{ASKED}' -}}}}"
-        "{%- for line in lines -%}"
-        f"{{%- if loop.index < {LINES} or loop.last -%}}"
-        "{{- '' if loop.first else '\\n' -}}"
-        f"{{{{- line[:{LONGEST}] -}}}}"
-        "{%- endif -%}{%- endfor -%}"
+        f"{{%- if told.asked | length > {LONGEST} or not told.asked.isascii() -%}}"
+        f"{{%- set told.asked = {json.dumps(STRANGE)} -%}}{{%- endif -%}}"
+        f"{{{{- '{ASKED}' + told.asked -}}}}"
         f"{{%- if told.answer is not none -%}}{{{{- '{ANSWER}' + told.answer + '{END}' -}}}}"
         f"{{%- elif add_generation_prompt -%}}{{{{- '{ANSWER}' -}}}}{{%- endif -%}}"
     )

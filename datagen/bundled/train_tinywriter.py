@@ -311,7 +311,6 @@ def run(args: argparse.Namespace) -> None:
         "vocabulary": len(tokenizer),
         "parameters": sum(p.numel() for p in model.parameters()),
         "wordings": _requests.number(),
-        "lines": _llama.LINES,
         "longest": _llama.LONGEST,
         "context": _llama.CONTEXT,
     }

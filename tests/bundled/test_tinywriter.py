@@ -160,18 +160,37 @@ def test_its_template_renders_the_last_user_turn_alone(engine: Transformers) -> 
     assert told(answered) == f"{whole}x<|end|>"
 
 
-def test_the_longest_question_fits() -> None:
+@pytest.mark.parametrize(
+    "piece", ["\U0001f600", "黒", "é", "\u0301", "a", "word ", "x y ", "\\", "<", '"']
+)
+def test_the_longest_question_gets_json(engine: Transformers, piece: str) -> None:
+    for length in (2000, 800, 390, 190):
+        text = (piece * length)[:length]
+        for name in _questions.PROMPTS:
+            change = Change(field=text, removed=text, added=text)
+            asked = [
+                ask
+                for number in (1, 50)
+                for ask in asks(name, [Subject(text, text, (change,) * number)], 0.7)
+            ]
+            for answer in engine.answer(asked):
+                assert answer.fault is None
+                assert list(json.loads(answer.text or "")) == ["modifications"]
+
+
+def test_every_question_about_the_world_is_read_whole() -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
-    widest = "\U0001f600" * 2000
-    subject = Subject(widest, widest, (Change(field=widest, removed=widest, added=widest),) * 50)
-    for name in _questions.PROMPTS:
-        messages = list(prompts.load(name).messages(subject, Wanted(2)))
-        found = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=True
-        )
-        assert len(found["input_ids"]) + 160 <= tokenizer.model_max_length
-        text = tokenizer.decode(found["input_ids"])
-        assert text.endswith(": 2<|answer|>")
+    longest = 0
+    for kind in ("two", "any"):
+        for pair in _writing.drawn(kind, 150, SEED):
+            for name in ("modification", "covr"):
+                asked = _questions.asked(name, Subject(pair.reference, pair.target), 4)
+                longest = max(longest, len(asked))
+                told = tokenizer.apply_chat_template(
+                    [{"role": "user", "content": asked}], add_generation_prompt=True, tokenize=False
+                )
+                assert told == f"<|asked|>{asked}<|answer|>"
+    assert longest > 500
 
 
 def test_it_is_a_shape_that_other_engines_take() -> None:
@@ -199,11 +218,3 @@ def test_its_words_are_those_of_the_world() -> None:
 
 def test_its_card_tells_the_facts_beside_it() -> None:
     assert (FOLDER / "README.md").read_text() == _card.card("tinywriter.md.j2", FACTS)
-
-
-def test_the_longest_question_gets_json(engine: Transformers) -> None:
-    widest = "\U0001f600" * 2000
-    subject = Subject(widest, widest, (Change(field=widest, removed=widest, added=widest),) * 50)
-    for name in ("lasco", "covr"):
-        [answer] = engine.answer(asks(name, [subject]))
-        assert list(json.loads(answer.text or "")) == ["modifications"]
