@@ -88,7 +88,8 @@ class Judge(Asking[JudgeSettings], Filter[JudgeSettings]):
         super().__init__(settings)
         self.wanted = Wanted()
         name = settings.prompt or PROMPTS[settings.pictures]
-        self.main = self.prompt(name, "choice", self.wanted, pictures=settings.pictures)
+        told = ["reference", "text", "candidates"]
+        self.main = self.prompt(name, "choice", self.wanted, pictures=settings.pictures, tells=told)
 
     def needs(self, level: Level) -> set[str]:
         needed = {"pairs", "modification", "collection"}

@@ -52,6 +52,8 @@ class Shape:
     def __init__(self, schema: Mapping[str, Any], kind: str = "texts") -> None:
         import jsonschema
         from referencing import Registry
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
 
         draft = jsonschema.Draft202012Validator
         try:
@@ -64,6 +66,12 @@ class Shape:
         required = schema.get("type") == "object" and key in schema.get("required", [])
         if not required or not _says(value, least):
             raise DatagenError(f"schema: an object expected that requires '{key}', {_named(least)}")
+        resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+        for name in _references(schema):
+            try:
+                resolver.lookup(name)
+            except Unresolvable as error:
+                raise DatagenError(f"schema: '$ref: {name}' leads nowhere in it") from error
         self.schema = schema
         # An empty registry: no reference of a schema is fetched from anywhere.
         self._validator = draft(schema, registry=Registry())
@@ -100,6 +108,16 @@ class Shape:
         if len(fitting) > 1:
             raise NotJson(f"{len(fitting)} JSON objects in it that differ")
         return (fitting[0], None) if fitting else (None, self.fault(objects[-1]))
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """What the parts of a schema refer to."""
+    if isinstance(schema, Mapping):
+        if isinstance(name := schema.get("$ref"), str):
+            yield name
+        schema = list(schema.values())
+    for part in schema if isinstance(schema, list) else ():
+        yield from _references(part)
 
 
 def _says(schema: Any, least: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ prompt or several. It asks by :func:`datagen.chat.structured.replies`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Generic
 
 from pydantic import Field
@@ -29,6 +29,10 @@ _NEEDED = {
     "changes": "no_change_known",
     "text": "no_text",
 }
+
+
+#: What a pair tells, of :data:`datagen.chat.prompts.DATA`.
+OF_PAIR = frozenset({"reference", "target", "changes"})
 
 
 class AskSettings(Settings):
@@ -71,12 +75,14 @@ class Asking(Operator[S], Generic[S]):
         wanted: Wanted,
         engine: str = "engine",
         pictures: bool = False,
+        tells: Collection[str] = OF_PAIR,
     ) -> Prompt:
         """Load a prompt that this operator uses.
 
         engine: name of the setting of whoever is asked; pictures: whether the prompt is one that
-        shows them. Raises DatagenError where it gives no ``kind`` of answer, or not what is
-        ``wanted``, or shows pictures where there are none.
+        shows them; tells: what of :data:`datagen.chat.prompts.DATA` there is to tell, and whose
+        pictures to show. Raises DatagenError where the prompt gives no ``kind`` of answer, or not
+        what is ``wanted``, or wants to tell or show what there is not.
         """
         prompt = prompts.load(reference)
         if prompt.kind != kind:
@@ -90,6 +96,15 @@ class Asking(Operator[S], Generic[S]):
             told = "pictures, and this step has none to show" if not pictures else "no pictures"
             mend = "take op: vlm or another prompt" if not pictures else "take op: llm for it"
             raise DatagenError(f"prompt '{prompt.name}' shows {told}; {mend}")
+        for absent, verb in (
+            (prompt.needs - set(tells), "tells"),
+            (set(prompt.pictures) - set(tells), "shows"),
+        ):
+            if absent:
+                raise DatagenError(
+                    f"prompt '{prompt.name}' {verb} {', '.join(sorted(absent))}, which there is "
+                    "not where it is to be asked; take another one ('datagen prompts list')"
+                )
         if pictures:
             self._shown[engine] = prompt
         self._prompts[reference] = prompt

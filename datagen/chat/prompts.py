@@ -276,6 +276,8 @@ def _check(prompt: Prompt) -> None:
             raise DatagenError(f"{part}: '{name}' is no variable here; {why}")
     if prompt.pictures and prompt.examples:
         raise DatagenError("examples: they have no pictures to show; leave them out, or pictures")
+    if len(set(prompt.pictures)) < len(prompt.pictures):
+        raise DatagenError("pictures: each side once")
     if unknown := sorted(prompt.optional - DATA):
         raise DatagenError(f"optional: '{unknown[0]}' is nothing that a template can use")
     if not (prompt.uses & DATA or prompt.pictures):

@@ -46,7 +46,9 @@ class _Rendering(Asking[_Settings]):
         many = settings.texts_per_pair if "texts" in known.uses else 1
         self.wanted = Wanted(many, settings.max_words, settings.language, settings.aspects)
         shows = bool(known.pictures)
-        self.main = self.prompt(settings.prompt, known.kind, self.wanted, pictures=shows)
+        self.main = self.prompt(
+            settings.prompt, known.kind, self.wanted, pictures=shows, tells=prompts.DATA
+        )
 
 
 def rendered(row: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Ask:

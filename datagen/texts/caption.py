@@ -18,6 +18,7 @@ from datagen.chat.asking import Asking, AskSettings
 from datagen.chat.prompts import ENGLISH, Wanted
 from datagen.chat.structured import Reply
 from datagen.chat.subject import Subject
+from datagen.errors import DatagenError
 from datagen.schema import Level
 from datagen.step import Resources, RowOperator
 
@@ -67,7 +68,14 @@ class Caption(Asking[CaptionSettings], RowOperator[CaptionSettings]):
     def __init__(self, settings: CaptionSettings) -> None:
         super().__init__(settings)
         self.wanted = Wanted(settings.captions_per_item, settings.max_words, settings.language)
-        self.main = self.prompt(settings.prompt, "captions", self.wanted, pictures=True)
+        self.main = self.prompt(
+            settings.prompt, "captions", self.wanted, pictures=True, tells=["reference"]
+        )
+        if "reference" in self.main.needs:
+            raise DatagenError(
+                f"prompt '{self.main.name}' tells a caption, and items are asked about that have "
+                "none; leave {{ reference }} out of it, or name it under 'optional'"
+            )
 
     def needs(self, level: Level) -> set[str]:
         return {"items.media"}
@@ -87,11 +95,10 @@ class Caption(Asking[CaptionSettings], RowOperator[CaptionSettings]):
         """Decode the items that want captions."""
         wanted = [self._wants(texts) for texts in rows["captions"].to_pylist()]
         places = rows["media"].to_pylist()
-        (side,) = self.main.pictures
         own = [at for at, yes in enumerate(wanted) if yes]
         some = pictures.prepared(
             rows.take(pa.array(own, pa.int64())),
-            {side: [places[at] for at in own]},
+            {"reference": [places[at] for at in own]},
             self.settings,
         )
         rest = rows.take(pa.array([at for at, yes in enumerate(wanted) if not yes], pa.int64()))
@@ -113,7 +120,7 @@ class Caption(Asking[CaptionSettings], RowOperator[CaptionSettings]):
             self._line(replies[name]) if name in replies else (None, None, schema.KEPT, None, None)
             for name in ids
         ]
-        columns = zip(_TYPES.items(), zip(*lines, strict=True), strict=True)
+        columns = zip(_TYPES.items(), zip(*lines, strict=True) if lines else [()] * 5, strict=True)
         return pa.table({"id": ids} | {n: pa.array(c, type=t) for (n, t), c in columns})
 
     def _line(self, reply: Reply) -> _Line:

@@ -94,7 +94,7 @@ class Quadruple(Asking[QuadrupleSettings], RowOperator[QuadrupleSettings]):
     def __init__(self, settings: QuadrupleSettings) -> None:
         super().__init__(settings)
         self.wanted = settings.wanted()
-        self.main = self.prompt(settings.prompt, "edits", self.wanted)
+        self.main = self.prompt(settings.prompt, "edits", self.wanted, tells=["reference"])
         self._topics = _writes_both(self.main)
 
     def needs(self, level: Level) -> set[str]:

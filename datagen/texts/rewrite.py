@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from datagen import schema
 from datagen.chat import settings as engines
 from datagen.chat.answers import plain, shown, texts_of
-from datagen.chat.asking import Asking, AskSettings
+from datagen.chat.asking import OF_PAIR, Asking, AskSettings
 from datagen.chat.prompts import ENGLISH, Wanted
 from datagen.chat.structured import Reply
 from datagen.chat.subject import Subject, subject_of
@@ -89,7 +89,8 @@ class Rewrite(Asking[RewriteSettings], RowOperator[RewriteSettings]):
     def __init__(self, settings: RewriteSettings) -> None:
         super().__init__(settings)
         self.wanted = settings.wanted()
-        self.main = self.prompt(settings.prompt or f"rewrite_{settings.to}", "texts", self.wanted)
+        name = settings.prompt or f"rewrite_{settings.to}"
+        self.main = self.prompt(name, "texts", self.wanted, tells={*OF_PAIR, "text"})
 
     def needs(self, level: Level) -> set[str]:
         return {"pairs", "modification"}

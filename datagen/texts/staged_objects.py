@@ -71,13 +71,18 @@ class StagedObjects(Writer[StagedObjectsSettings]):
         self.wanted = settings.wanted()
         self._listed = Wanted(language=settings.language)
         self._first, self._second = (
-            self.prompt(name, "objects", self._listed, pictures=seen)
-            for name in (
-                settings.objects or ("objects_pictured" if seen else "objects"),
-                settings.compared or ("objects_pictured_compared" if seen else "objects_compared"),
+            self.prompt(name, "objects", self._listed, pictures=seen, tells=told)
+            for name, told in (
+                (settings.objects or ("objects_pictured" if seen else "objects"), ["reference"]),
+                (
+                    settings.compared
+                    or ("objects_pictured_compared" if seen else "objects_compared"),
+                    ["target", "notes"],
+                ),
             )
         )
-        self.main = self.prompt(settings.prompt, "texts", self.wanted)
+        # Captions and pictures are not told: the texts rest on the lists alone.
+        self.main = self.prompt(settings.prompt, "texts", self.wanted, tells=["changes", "notes"])
 
     def needs(self, level: Level) -> set[str]:
         return {"pairs", "items.media"} if self.settings.pictures else {"pairs"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from datagen.chat import settings as engines
 from datagen.chat.answers import texts_of
+from datagen.chat.asking import OF_PAIR
 from datagen.chat.prompts import Wanted
 from datagen.chat.structured import Reply
 from datagen.chat.subject import Subject
@@ -50,7 +51,9 @@ class VlmThenLlm(Seeing[VlmThenLlmSettings]):
         self.seen = self.prompt(
             settings.describe, "differences", self._looked, engine="vlm", pictures=True
         )
-        self.main = self.prompt(settings.prompt, "texts", self.wanted, engine="llm")
+        self.main = self.prompt(
+            settings.prompt, "texts", self.wanted, engine="llm", tells={*OF_PAIR, "notes"}
+        )
 
     def refused(self, subject: Subject) -> tuple[str, str] | None:
         return self.unfit(self.seen, subject) or self.unfit(

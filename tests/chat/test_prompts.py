@@ -128,6 +128,22 @@ def test_data_writes_itself_as_a_json_string_and_shows_nothing_else() -> None:
             prompts.read(file(template=template + "{{ target }}"), "x.yaml")
 
 
+def referring(to: str) -> dict[str, Any]:
+    known = {"type": "array", "items": {"type": "string"}}
+    return {
+        "type": "object",
+        "required": ["modifications"],
+        "properties": {"modifications": known, "more": {"$ref": to}},
+        "$defs": {"some": {"type": "string"}},
+    }
+
+
+def test_a_schema_may_refer_to_its_own_parts() -> None:
+    shape = prompts.read(file(schema=referring("#/$defs/some")), "mine.yaml").shape
+    assert shape.fault({"modifications": [], "more": "x"}) is None
+    assert shape.fault({"modifications": [], "more": 1}) == "more: does not fit 'type: string'"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -142,6 +158,9 @@ def test_data_writes_itself_as_a_json_string_and_shows_nothing_else() -> None:
         ({"name": "A b"}, "name"),
         ({"schema": {"type": "array"}}, "requires 'modifications'"),
         ({"schema": {"type": "nothing"}}, "schema.type"),
+        ({"schema": referring("#/$defs/none")}, "'$ref: #/$defs/none' leads nowhere"),
+        ({"schema": referring("http://localhost/x.json")}, "leads nowhere"),
+        ({"pictures": ["reference", "reference"]}, "pictures: each side once"),
         ({"examples": [{"answer": {"texts": []}}]}, "examples.1.answer"),
         (
             {"examples": [{"answer": {"modifications": ["x"]}, "aspects": ["y"]}]},

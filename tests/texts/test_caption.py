@@ -8,11 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import truth_server
+import yaml
 from truth_server import Truth, World
 
 from datagen import engine, plan, schema, tables
+from datagen.chat import prompts
 from datagen.chat.ask import Answer
-from datagen.errors import RecipeError
+from datagen.errors import DatagenError, RecipeError
 from datagen.recipe import check
 from datagen.step import Context
 from datagen.texts.caption import Caption
@@ -135,6 +137,33 @@ def recipe(*steps: dict[str, Any]) -> Any:
 CAPTION = {"text": {"op": "caption", "engine": NOBODY}}
 EMBED = {"embed": {"space": "caption", "model": "tfidf"}}
 PAIR = {"pair": {"op": "one_word_diff"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"pictures": ["reference", "target"]}, "shows target"),
+        ({"template": "{{ reference }} {{ texts }}"}, "tells a caption"),
+        ({"template": "{{ target }} {{ texts }}"}, "tells target"),
+    ],
+)
+def test_a_prompt_that_is_about_more_than_one_item_is_a_line(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    own = yaml.safe_load(prompts.source("caption")) | changes
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
+    with pytest.raises(DatagenError, match=r"^[^\n]*$") as error:
+        step(prompt=f"file:{tmp_path / 'mine.yaml'}")
+    assert told in str(error.value)
+
+
+def test_no_items_are_no_lines(world: World) -> None:
+    operator = step()
+    rows = operator.prepare(items(world).slice(0, 0))
+    operator.engines["engine"] = Says()
+    found = operator(rows)
+    assert found.num_rows == 0
+    assert found.schema.field("captions").type == pa.list_(pa.string())
 
 
 def test_a_step_that_has_read_captions_cannot_stand_before_them() -> None:

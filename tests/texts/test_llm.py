@@ -287,6 +287,8 @@ def test_settings_that_change_no_answer_are_in_no_fingerprint() -> None:
         ({"prompt": "file:/nowhere.yaml"}, "no such file"),
         ({"aspects": ["viewpiont"]}, "did you mean 'viewpoint'?"),
         ({"prompt": "covr", "aspects": ["viewpoint"]}, "knows no 'viewpoint'"),
+        ({"prompt": "rewrite_short"}, "'rewrite_short' tells text, which there is not"),
+        ({"prompt": "from_differences"}, "'from_differences' tells notes"),
     ],
 )
 def test_a_prompt_that_does_not_fit_is_a_line(settings: dict[str, Any], told: str) -> None:

@@ -363,6 +363,9 @@ def test_pictures_are_listed_side_by_side_and_the_way_back_sees_them_exchanged(
         ({"objects": "objects_pictured"}, "shows pictures"),
         ({"pictures": True, "compared": "objects_compared"}, "shows no pictures"),
         ({"aspects": ["removed"]}, "did you mean 'removal'?"),
+        ({"prompt": "modification"}, "tells reference, target"),
+        ({"objects": "objects_compared"}, "tells notes, target"),
+        ({"pictures": True, "objects": "objects_pictured_compared"}, "tells notes"),
     ],
 )
 def test_prompts_that_do_not_fit_a_round_are_a_line(chosen: dict[str, Any], told: str) -> None:
