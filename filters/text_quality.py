@@ -146,10 +146,14 @@ class TextQuality(Filter[TextQualitySettings]):
         names = ("score_words", "score_copied", "score_is_caption", "score_unfounded")
         scores = zip(*(rows[name].to_pylist() for name in names), strict=True)
         same = self._same(rows)
-        rejected = {}
+        rejected: dict[str, tuple[str, str]] = {}
+        failed: dict[str, str] = {}
         for name, row, (count, copied, is_caption, things) in zip(
             ids, _rows(rows), scores, strict=True
         ):
+            if count is None:
+                failed[name] = "the row has no score"
+                continue
             fault = (
                 self._length(int(count))
                 or self._wording(row)
@@ -160,7 +164,7 @@ class TextQuality(Filter[TextQualitySettings]):
             )
             if fault:
                 rejected[name] = fault
-        return verdicts(ids, rejected)
+        return verdicts(ids, rejected, failed)
 
     def _length(self, count: int) -> Fault:
         least, most = self.settings.min_words, self.settings.max_words

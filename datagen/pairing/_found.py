@@ -72,7 +72,8 @@ class Triplets:
             "captions_to_find": asked,
             "captions_found": sum(len(row.found) for row in rows),
         }
-        rules = [*(rule for rule, _ in _FATES.values()), "no_member", "capped", "same_pair"]
+        own = ["no_member", "no_caption", "capped", "same_pair"]
+        rules = [*(rule for rule, _ in _FATES.values()), *own]
         for rule in rules:
             notes[rule] = sum(fault[0] == rule for fault in rejected.values())
         notes["pairs"] = len(made)
@@ -91,11 +92,19 @@ class Triplets:
                 for side in ("references", "targets"):
                     members = row[side] or []
                     at = [place.get(one["id"], -1) for one in members]
-                    sides[side] = [one if one in self._held else -1 for one in at]
+                    stay = [n in self._held or (n >= 0 and m["media"] is not None)
+                            for n, m in zip(at, members, strict=True)]  # fmt: skip
+                    sides[side] = [n if own else -1 for n, own in zip(at, stay, strict=True)]
                     captions[side] = [clean_caption(one["caption"] or "") for one in members]
                 made = _Row(row["id"], sides, captions)
                 if not all(sides.values()):
                     made.fault = ("no_member", "no reference, or no target")
+                elif not all(
+                    caption or n >= 0
+                    for side, many in sides.items()
+                    for n, caption in zip(many, captions[side], strict=True)
+                ):
+                    made.fault = ("no_caption", "a member has neither media nor a caption")
                 out.append(made)
         return sorted(out, key=lambda row: row.id)
 

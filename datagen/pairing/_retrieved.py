@@ -126,7 +126,9 @@ class Retrieval:
         item = np.full(len(texts), -1, np.int64)
         cosine = np.full(len(texts), np.nan)
         fate = np.full(len(texts), NO_VECTOR)
+        # Place -1, no item, stays -1.
+        able = np.append(there.able, -1)
         for at, found in zip(known, parallel(part.nearest, work), strict=True):
-            item[at] = np.where(found[0] >= 0, there.able[np.maximum(found[0], 0)], -1)
+            item[at] = able[found[0]]
             cosine[at], fate[at] = found[1], found[2]
         return Nearest(item, cosine, fate)

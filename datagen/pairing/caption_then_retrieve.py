@@ -71,9 +71,9 @@ class CaptionThenRetrieve(Miner[Settings]):
 
     Of triplets whose targets a step made from captions alone (``text: quadruple``): pairs with
     items of the collection in their place, and the modification as the text that goes with them.
-    Members that the space holds stay. A triplet is rejected as ``nothing_near``,
-    ``reference_nearer``, ``no_text_vector``, ``capped``, or ``same_pair`` where another one, first
-    by id, has come to the same.
+    Members that the space holds, or that have media, stay. A triplet is rejected as
+    ``nothing_near``, ``reference_nearer``, ``no_text_vector``, ``no_caption``, ``no_member``,
+    ``capped``, or ``same_pair`` where another one, first by id, has come to the same.
     """
 
     Settings = Settings

@@ -56,6 +56,15 @@ def judged(table: pa.Table, batch: int = 1000, **settings: Any) -> list[dict[str
     return [{**score, **verdict} for score, verdict in pairs]
 
 
+def test_rows_without_a_score_fail() -> None:
+    table = pa.Table.from_pylist([{"id": "0", "modification": "blue"}], schema=schema.TRIPLETS)
+    operator = TextQuality(TextQualitySettings(max_copied=0.5, max_unfounded=0))
+    for name in operator.gives("triplets"):
+        table = table.append_column(name, pa.nulls(1, pa.float64()))
+    (row,) = operator.decide(table, schema.empty(schema.ITEMS)).to_pylist()
+    assert (row["verdict"], row["detail"]) == ("failed", "the row has no score")
+
+
 @pytest.mark.parametrize(
     ("text", "rule", "found"),
     [

@@ -95,11 +95,12 @@ def nearest(
     if not query.any():
         return None
     scored = {}
+    looks = {row["id"]: row["media"]["sha256"] for row in items.to_pylist()}
     for row in items.to_pylist():
         (vector,) = Words().texts([(row["captions"] or [""])[0]])
         if vector.any():
             scored[row["id"]] = (cosine(query, vector), row["media"]["sha256"])
-    own = {scored[name][1] for name in without if name in scored}
+    own = {looks[name] for name in without}
     able = [(-value, name) for name, (value, sha) in scored.items() if sha not in own]
     if not able or -min(able)[0] < low:
         return None
@@ -175,13 +176,10 @@ def test_targets_of_triplets_are_the_nearest_to_their_captions(
     triplets, everything = make_triplets(items, wanted)
     result = retrieve(everything, triplets, context_of(tmp_path, items), low=low, nearer=nearer)
     ids = items["id"].to_pylist()
-    held = {name for name, own in zip(ids, captions, strict=True) if own.strip()}
     expected: dict[tuple[str, str, str], float] = {}
     for triplet, (number, text) in zip(triplets.to_pylist(), wanted, strict=True):
         reference = ids[number]
-        if reference not in held:
-            # A reference of which the space knows nothing is looked for by its own caption.
-            continue
+        # A reference with media stays, also where the space knows nothing of it.
         found = nearest(text, items, {reference}, low, reference if nearer else None)
         if found is not None:
             expected[reference, found[0], triplet["modification"]] = found[1]
@@ -196,7 +194,7 @@ def test_targets_of_triplets_are_the_nearest_to_their_captions(
     assert made == expected
     assert result.verdicts.num_rows == triplets.num_rows
     assert set(rules_of(result).values()) <= {
-        *(None, "nothing_near", "reference_nearer", "no_text_vector", "same_pair"),
+        *(None, "nothing_near", "reference_nearer", "no_text_vector", "same_pair", "no_caption"),
     }
 
 
@@ -261,6 +259,20 @@ def test_a_triplet_becomes_a_pair_with_its_text_and_history(tmp_path: Path) -> N
     told = Given(GivenSettings())(result.rows)
     assert told["modification"].to_pylist() == ["now dogs in the snow"]
     assert result.notes["captions_to_find"] == result.notes["captions_found"] == 1
+
+
+def test_members_are_looked_for_by_captions_alone(tmp_path: Path) -> None:
+    items = make_items([[], ["two dogs in the snow"], ["a cat"]])
+    triplets, everything = make_triplets(items, [(0, "dogs in the snow"), (1, "a cat")])
+    rows = triplets.to_pylist()
+    rows[1]["targets"][0]["caption"] = None
+    triplets = pa.Table.from_pylist(rows, schema=schema.TRIPLETS)
+    result = retrieve(everything, triplets, context_of(tmp_path, items))
+    # A photo that nothing describes is a reference; a member of nothing at all is not guessed.
+    (row,) = result.rows.to_pylist()
+    assert [row[side][0]["key"] for side in ("references", "targets")] == ["k0", "k1"]
+    assert rules_of(result)[rows[1]["id"]] == "no_caption"
+    assert (result.notes["no_caption"], result.notes["captions_found"]) == (1, 1)
 
 
 def test_a_reference_that_was_written_too_is_found_first(tmp_path: Path) -> None:
