@@ -262,7 +262,7 @@ def test_the_whole_script_writes_a_model_with_its_card(tmp_path: Path) -> None:
         "README.md", "facts.yaml",
     }  # fmt: skip
     assert models.revision(models.parse(f"file:{folder}"))
-    assert "3 |" in (folder / "README.md").read_text()
+    assert "| steps | 3, about" in (folder / "README.md").read_text()
 
 
 def test_wordings_have_no_word_that_the_model_lacks() -> None:
