@@ -71,6 +71,9 @@ def render_prompt(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Caption of the reference.")] = None,
     target: Annotated[str | None, typer.Option(help="Caption of the target.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The modification text, for prompts of op rewrite.")
+    ] = None,
     change: Annotated[
         list[str] | None, typer.Option(help="What changes: FIELD:REMOVED:ADDED; several.")
     ] = None,
@@ -82,10 +85,10 @@ def render_prompt(
         bool, typer.Option("--json", help="As one JSON object, with every parameter.")
     ] = False,
 ) -> None:
-    """Print exactly what would be sent to a model for a pair: two captions, or a pair of a run."""
+    """Print exactly what would be sent to a model for a row: captions, or a row of a run."""
     if (run is None) != (pair is None):
         raise DatagenError("render: a run and the id of one of its pairs belong together")
-    given = reference is not None or target is not None or bool(change)
+    given = any(one is not None for one in (reference, target, text)) or bool(change)
     if (run is None) != given:
         raise DatagenError(
             "render: give --reference and --target (or --change), or a run and the id of a pair"
@@ -99,47 +102,67 @@ def render_prompt(
     if run is not None and pair is not None:
         ask = of_run(run, pair, said)
     else:
-        ask = of_texts(reference or "", target or "", change or (), said)
+        ask = of_texts(reference or "", target or "", change or (), said, text or "")
     sys.stdout.write(_as_json(ask) if as_json else _as_text(ask))
 
 
 def of_texts(
-    reference: str, target: str, changes: Any = (), said: Mapping[str, Any] | None = None
+    reference: str,
+    target: str,
+    changes: Any = (),
+    said: Mapping[str, Any] | None = None,
+    text: str = "",
 ) -> Ask:
-    """The ask for two captions and ``FIELD:REMOVED:ADDED`` changes. Raises DatagenError."""
+    """The ask for two captions, ``FIELD:REMOVED:ADDED`` changes and a text. Raises DatagenError."""
     members = [[{"caption": text}] for text in (reference, target)]
     evidence = {"changes": [_change(text) for text in changes]}
     row = {"id": "", "references": members[0], "targets": members[1], "evidence": evidence}
+    row["modification"] = text
     return rendered(row, said or {}, 0)
 
 
 def of_run(run: str, wanted: str, said: Mapping[str, Any] | None = None) -> Ask:
-    """The ask for a pair (or the pair of a triplet) or an item of a run, with the settings of the
-    step that asks it.
+    """The ask for a pair, an item or a triplet (or its pair, where the prompt tells no text) of a
+    run, with the settings of the step that asks it.
 
     said: settings that take the place of these. Raises DatagenError.
     """
     from datagen import result
-    from datagen.report.show import show
 
     opened = result.load(run)
-    found = show(opened, wanted)
-    if found["kind"] == "triplet":
-        # The way back of a pair is in no table of pairs: the triplet tells all of it.
-        row = found["row"]
-        back = {"kind": "pair", "row": {**row, "id": row["pair"], "modification": None}}
-        found = show(opened, row["pair"]) if _lists(opened, row["pair"]) else back
-    row = found["row"]
-    if found["kind"] == "item":
-        row = {"id": row["id"], "references": [{"caption": None, "media": row["media"]}]}
-    elif found["kind"] != "pair":
-        raise DatagenError(f"{wanted}: this is a {found['kind']}; name a pair, triplet or item")
-    recipe = opened.note["recipe"]
-    base = str(opened.note.get("base") or "")
-    own = step_settings(recipe["steps"], str((said or {}).get("prompt")), base)
+    recipe, base = opened.note["recipe"], str(opened.note.get("base") or "")
     # A file that was given beside the recipe lies there still.
     with registry.starting_from(base):
+        name = str((said or {}).get("prompt"))
+        prompt = prompts.load(name)
+        own = step_settings(recipe["steps"], name, base)
+        row = _row(opened, wanted, prompt)
         return rendered(row, {**own, **(said or {})}, int(recipe.get("seed", 0)))
+
+
+def _row(opened: Any, wanted: str, prompt: prompts.Prompt) -> dict[str, Any]:
+    """The row of a run that ``prompt`` is asked about, as a pair or triplet."""
+    from datagen.report.show import show
+
+    found = show(opened, wanted)
+    row: dict[str, Any] = found["row"]
+    if found["kind"] == "triplet" and "text" in prompt.uses:
+        return row
+    if found["kind"] == "triplet":
+        # The way back of a pair is in no table of pairs: the triplet tells all of it.
+        back: dict[str, Any] = {
+            "kind": "pair",
+            "row": {**row, "id": row["pair"], "modification": None},
+        }
+        found = show(opened, row["pair"]) if _lists(opened, row["pair"]) else back
+        row = found["row"]
+    if found["kind"] == "item":
+        # A step that writes captions tells none.
+        told = (row.get("captions") or [None])[0] if prompt.kind != "captions" else None
+        return {"id": row["id"], "references": [{"caption": told, "media": row["media"]}]}
+    if found["kind"] not in ("pair", "triplet"):
+        raise DatagenError(f"{wanted}: this is a {found['kind']}; name a pair, triplet or item")
+    return row
 
 
 def _lists(run: Any, name: str) -> bool:

@@ -110,6 +110,10 @@ class Asking(Operator[S], Generic[S]):
         self._prompts[reference] = prompt
         return prompt
 
+    def prompts(self) -> dict[str, Prompt]:
+        """The prompts that it asks, by what settings call them."""
+        return dict(self._prompts)
+
     def resources(self) -> Resources:
         """Those of the engine that wants the most."""
         wants = [one.resources() for one in self._described().values()]

@@ -17,8 +17,13 @@ from datagen.chat.asking import Asking, AskSettings
 from datagen.chat.prompts import ENGLISH, Wanted
 from datagen.chat.subject import Subject, subject_of
 from datagen.errors import DatagenError, RecipeError, of_settings
+from datagen.step import Settings
 
 _SIDES = {"reference": "references", "target": "targets"}
+#: What steps call the number of texts.
+_COUNTS = ("captions_per_item", "edits_per_item", "texts_per_triplet")
+#: Settings of steps that are not their operator's.
+_OF_STEPS = ("op", "id", "resources")
 
 
 class _Settings(AskSettings, pictures.PictureSettings):
@@ -29,10 +34,12 @@ class _Settings(AskSettings, pictures.PictureSettings):
         kind="server", url="http://localhost", model="none"
     )
     prompt: str = "modification"
-    texts_per_pair: int = Field(2, ge=1, le=20)
+    texts_per_pair: int = Field(2, ge=1, le=50)
     max_words: int | None = Field(None, ge=1, le=500)
     language: str = ENGLISH
     aspects: tuple[str, ...] = ()
+    #: What op rewrite makes of a text.
+    to: str | None = None
 
 
 class _Rendering(Asking[_Settings]):
@@ -52,7 +59,7 @@ class _Rendering(Asking[_Settings]):
 
 
 def rendered(row: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Ask:
-    """The ask for a row of pairs, with ``settings`` of its step (``prompt`` among them).
+    """The ask for a pair or triplet, with ``settings`` of its step (``prompt`` among them).
 
     Raises DatagenError where the prompt tells what the row lacks, or cannot show its media.
     """
@@ -68,8 +75,10 @@ def rendered(row: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> 
             "in no table"
         )
     subject = subject_of({"references": (), "targets": (), **row})
+    if operator.settings.to == "reverse" or prompt.name == "rewrite_reverse":
+        subject = subject.turned()
     if fault := operator.unfit(prompt, subject):
-        raise DatagenError(f"this pair would be rejected as {fault[0]}: {fault[1]}")
+        raise DatagenError(f"this row would be rejected as {fault[0]}: {fault[1]}")
     if prompt.pictures:
         subject = _shown(row, subject, operator)
     return operator.ask(prompt, subject, operator.wanted, row["id"], seed)
@@ -97,38 +106,36 @@ def step_settings(
 
     steps: as a recipe lists them; base: the folder of its file.
     """
-    first: dict[str, Any] | None = None
-    for step in steps:
-        for kind, settings in step.items():
-            asked = _asked_with(kind, settings or {}, base)
-            if asked is None:
-                continue
-            if prompt in asked.values():
-                return _usable(asked)
-            first = asked if first is None and "engine" in asked else first
-    return _usable(first or {})
+    asking = [
+        operator
+        for step in steps
+        for kind, settings in step.items()
+        if (operator := _asking(kind, settings or {}, base)) is not None
+    ]
+    for operator in asking:
+        if prompt in operator.prompts():
+            return _usable(operator.settings)
+    found = _usable(asking[0].settings) if asking else {}
+    return {name: value for name, value in found.items() if name != "to"}
 
 
-def _asked_with(kind: str, settings: Mapping[str, Any], base: str) -> dict[str, Any] | None:
-    """All settings of a step that asks a model, defaults as well; None for any other step."""
-    kind = kind.partition(" ")[0]
+def _asking(kind: str, settings: Mapping[str, Any], base: str) -> Asking[Any] | None:
+    """The operator of a step that asks a model; None for any other step."""
+    own = {name: value for name, value in settings.items() if name not in _OF_STEPS}
     try:
-        cls = registry.find(kind, str(settings.get("op")), base)
-    except (DatagenError, KeyError):
-        return None
-    if not issubclass(cls, Asking):
-        return None
-    defaults = {
-        name: field.default
-        for name, field in cls.Settings.model_fields.items()
-        if not field.is_required()
-    }
-    return {**defaults, **settings}
+        cls = registry.find(kind.partition(" ")[0], str(settings.get("op")), base)
+        if issubclass(cls, Asking):
+            return cls(cls.Settings.model_validate(own))
+    except (DatagenError, ValidationError, KeyError):
+        pass  # no operator here, or one whose prompt is there no longer
+    return None
 
 
-def _usable(asked: Mapping[str, Any]) -> dict[str, Any]:
+def _usable(asked: Settings) -> dict[str, Any]:
     """What of a step's settings any prompt can be asked with."""
-    known = {name: asked[name] for name in _Settings.model_fields if name in asked}
-    if "captions_per_item" in asked:
-        known["texts_per_pair"] = asked["captions_per_item"]
-    return {name: value for name, value in known.items() if name not in ("prompt", "engine")}
+    names = [one for one in _Settings.model_fields if one not in ("prompt", "engine")]
+    known = {name: getattr(asked, name) for name in names if hasattr(asked, name)}
+    for name in _COUNTS:
+        if hasattr(asked, name):
+            known["texts_per_pair"] = getattr(asked, name)
+    return known

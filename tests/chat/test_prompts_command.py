@@ -8,10 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import obeying_server
+import pyarrow as pa
 import pytest
 
-from datagen import cli, prompts_command
+from datagen import cli, prompts_command, registry, schema
 from datagen.chat import pictures, prompts, reach
+from datagen.chat.ask import Answer, Ask
+from datagen.chat.rendering import step_settings
 from datagen.chat.server import Servers
 from datagen.errors import DatagenError
 
@@ -54,6 +57,7 @@ def test_what_is_rendered_is_what_is_asked(capsys: Any) -> None:
         (["modification", "runs/x"], "belong together"),
         (["modification", "--reference", "a"], "no_caption"),
         (["modificatio", "--reference", "a", "--target", "b"], "did you mean 'modification'?"),
+        (["rewrite_short", "--reference", "a", "--target", "b"], "no_text"),
         (["covr", "--reference", "a", "--target", "b", "--set", "texts=3"], "unknown setting"),
         (["covr", "--reference", "a", "--target", "b", "--set", "x"], "NAME=VALUE"),
         (["lasco", "--change", "red"], "FIELD:REMOVED:ADDED"),
@@ -152,3 +156,84 @@ def test_prompts_that_show_pictures_are_rendered_for_rows_of_a_run(
         out, err = said(capsys, "render", *arguments)
         assert (out, len(err.splitlines())) == ("", 1)
         assert told in err
+
+
+ENGINE = {"kind": "server", "url": "http://localhost/v1", "model": "m"}
+
+
+class Says:
+    """An engine that gives no answer, and keeps what was asked."""
+
+    model, revision = "m", ""
+
+    def __init__(self) -> None:
+        self.asked: list[Ask] = []
+
+    def answer(self, asks: Any, each: Any = None) -> list[Answer]:
+        self.asked += asks
+        return [Answer(None, "none")] * len(asks)
+
+
+def row_of(kind: str) -> dict[str, Any]:
+    empty = dict.fromkeys(field.name for field in schema.MEMBER)
+    if kind == "item":
+        return {"id": "x", "media": None, "captions": ["a red mug", "another"]}
+    return {
+        "id": "x",
+        "pair": "p",
+        "references": [{**empty, "id": "a", "caption": "a red mug"}],
+        "targets": [{**empty, "id": "b", "caption": "a blue mug"}],
+        "evidence": None,
+        "provenance": [],
+        "modification": "please make the mug blue",
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "prompt", "kind"),
+    [
+        ({"op": "quadruple", "edits_per_item": 7, "temperature": 0.2}, "edits", "item"),
+        ({"op": "rewrite", "to": "short", "texts_per_triplet": 3}, "rewrite_short", "triplet"),
+        ({"op": "rewrite", "to": "reverse", "max_words": 9}, "rewrite_reverse", "triplet"),
+        ({"op": "rewrite", "to": "reverse", "prompt": "covr"}, "covr", "pair"),
+    ],
+)
+def test_what_is_rendered_for_a_row_of_a_run_is_what_its_step_asks(
+    settings: dict[str, Any], prompt: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datagen import result
+    from datagen.report import show
+
+    row = row_of(kind)
+    cls = registry.find("text", settings["op"])
+    own = {name: value for name, value in settings.items() if name != "op"}
+    operator: Any = cls(cls.Settings.model_validate({**own, "engine": ENGINE}))
+    operator.engines["engine"], operator._seed = Says(), 4
+    table = schema.TRIPLETS if kind != "item" else schema.ITEMS
+    operator(pa.Table.from_pylist([row], schema=table))
+
+    other = {"text": {"op": "rewrite", "to": "paraphrase", "engine": ENGINE, "temperature": 1.5}}
+    steps = [other, {"text 2": {**settings, "engine": ENGINE, "id": "mine"}}]
+    run = SimpleNamespace(note={"recipe": {"steps": steps, "seed": 4}, "base": ""})
+    monkeypatch.setattr(result, "load", lambda _: run)
+    monkeypatch.setattr(show, "show", lambda run, name: {"kind": kind, "row": row})
+    assert [prompts_command.of_run("run", "x", {"prompt": prompt})] == operator.engines[
+        "engine"
+    ].asked
+
+
+def test_the_step_that_asks_a_prompt_is_told_by_its_prompt_and_no_other_setting() -> None:
+    steps = [
+        {"text": {"op": "rewrite", "to": "dense", "engine": ENGINE, "max_words": 11}},
+        {"text": {"op": "vlm", "prompt": "dense", "engine": ENGINE, "max_words": 22}},
+    ]
+    assert step_settings(steps, "dense")["max_words"] == 22
+    assert step_settings(steps, "rewrite_dense")["max_words"] == 11
+    assert step_settings(steps, "covr")["max_words"] == 11
+    assert "to" not in step_settings(steps, "covr")
+
+
+def test_a_text_on_the_command_line_is_told(capsys: Any) -> None:
+    arguments = ["--reference", "A", "--target", "B", "--text", "add a <cat>"]
+    out, _ = said(capsys, "render", "rewrite_reverse", *arguments)
+    assert 'old request: "add a \\u003ccat\\u003e"\nin hand: "B"\nwanted: "A"\n' in out
