@@ -179,9 +179,9 @@ def _json(path: str, hook: Callable[[dict[str, Any]], dict[str, Any]] | None) ->
 
 def _number(path: str, key: str, number: int, row: Mapping[str, Any], name: str) -> int:
     value = row.get(name)
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 63:
         raise _bad(path, key, number, name, value, "a whole number")
     return value
 

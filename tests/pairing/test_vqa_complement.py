@@ -345,6 +345,16 @@ def test_order_of_tables_and_files_does_not_show(tmp_path: Path) -> None:
         ('{"questions": [7]}', None, "questions 1: an object was expected"),
         ('{"questions": [{"question_id": 1, "image_id": 2}]}', None, "question: a text"),
         ('{"questions": [{"question": "a", "image_id": 2}]}', None, "question_id: a whole number"),
+        (
+            '{"questions": [{"question": "a", "image_id": 2, "question_id": 9223372036854775808}]}',
+            None,
+            "question_id: a whole number",
+        ),
+        (
+            '{"questions": [{"question": "a", "image_id": 2, "question_id": "%s"}]}' % ("9" * 5000),
+            None,
+            "question_id: a whole number",
+        ),
         ('{"questions": [{"question": "a", "question_id": 2}]}', None, "image_id: a number"),
         (None, '{"questions": []}', "this is the file of questions"),
         (None, '{"annotations": [{"question_id": 1, "answers": [3]}]}', "answers: a list of"),
