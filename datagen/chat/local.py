@@ -49,7 +49,7 @@ class Transformers:
         self.device = device
         self.precision = precision
         self.batch_size = batch_size
-        self._revision = ""
+        self._weights = ""
         self._model: Any = None
 
     @property
@@ -57,12 +57,17 @@ class Transformers:
         return str(self.ref)
 
     @property
-    def revision(self) -> str:
+    def weights(self) -> str:
         """The commit on the hub, or the hash of the files. Raises DatagenError."""
-        if not self._revision:
+        if not self._weights:
             # Workers load what was found first, whatever is uploaded meanwhile.
-            self._revision = models.revision(self.ref)
-        return self._revision
+            self._weights = models.revision(self.ref)
+        return self._weights
+
+    @property
+    def revision(self) -> str:
+        """The weights, and the precision that was asked for: another one answers otherwise."""
+        return self.weights + (f" {self.precision}" if self.precision != "auto" else "")
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings alone: the model is loaded where it is used."""
@@ -73,7 +78,7 @@ class Transformers:
         if self._model is not None:
             return
         name = str(self.ref)
-        folder = self.ref.folder or models.snapshot(self.ref.name, self.revision, WEIGHTS, BESIDE)
+        folder = self.ref.folder or models.snapshot(self.ref.name, self.weights, WEIGHTS, BESIDE)
         sees = local_vision.sees(local_vision.configuration(ModelRef("file", folder)))
         self._at = libraries.device(self.device)
         precision = libraries.precision(self.precision, self._at)

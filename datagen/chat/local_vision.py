@@ -18,6 +18,8 @@ from datagen.errors import DatagenError
 from datagen.models import ModelRef
 
 CONFIG = "config.json"
+#: By which chat templates are told whether the model shall reason first.
+_THINKS = "enable_thinking"
 
 
 class Unreadable(Exception):
@@ -117,10 +119,15 @@ def model_class() -> Any:
 
 
 def rendered(template: Any, messages: list[dict[str, Any]]) -> str:
-    """``messages`` by the chat template of a tokenizer or processor. Raises Unreadable."""
+    """``messages`` by the chat template of a tokenizer or processor. Raises Unreadable.
+
+    Templates of models that reason first, and can be told not to, are told: an answer is JSON, and
+    its tokens are counted.
+    """
+    told = {"enable_thinking": False} if _THINKS in str(template.chat_template) else {}
     try:
         text: str = template.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
+            messages, add_generation_prompt=True, tokenize=False, **told
         )
     except Exception as error:  # templates raise what they like
         raise Unreadable(f"the chat template refuses the messages ({one_line(error)})") from error

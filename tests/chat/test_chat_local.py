@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from datagen.chat.ask import Answer, Ask
-from datagen.chat.local import Transformers
+from datagen.chat.local import Text, Transformers
 from datagen.errors import DatagenError
 
 torch = pytest.importorskip("torch", reason="needs datagen[models]")
@@ -172,6 +172,19 @@ def test_a_template_that_refuses_is_a_fault(tmp_path: Path) -> None:
     ref = tiny_chat_model(tmp_path, "{{ raise_exception('no system turn') }}")
     (found,) = Transformers(ref, device="cpu").answer([ask("x")])
     assert "no system turn" in found.fault
+
+
+def test_a_model_that_can_reason_first_is_told_not_to(tmp_path: Path) -> None:
+    thinks = TEMPLATE + "{% if enable_thinking is defined and not enable_thinking %}[no]{% endif %}"
+    folder = tiny_chat_model(tmp_path, thinks).removeprefix("file:")
+    assert Text(folder).prompt(ask("x")).text.endswith("assistant\n[no]")
+
+
+def test_another_precision_is_another_revision(ref: str) -> None:
+    told = {name: Transformers(ref, precision=name).revision for name in ("auto", "fp32", "bf16")}
+    assert len(set(told.values())) == 3
+    assert all(one.startswith(told["auto"]) for one in told.values())
+    assert Transformers(ref, device="cpu", precision="fp32").answer(asks(1))[0].text is not None
 
 
 def test_a_model_without_a_template_or_without_files_cannot_be_opened(tmp_path: Path) -> None:
