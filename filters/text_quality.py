@@ -46,8 +46,8 @@ class TextQualitySettings(Settings):
     placeholders. ``repeated_word``: reject a word twice in a row, unless a caption says so too (a
     name). ``max_unfounded``: things that the text may name and neither a caption nor a change of
     the row does; for English texts that were written from captions. ``language``: reject texts
-    in others (``en``, ``de``, ``zh`` …), where more than the share ``max_foreign`` of the words
-    that tell a language tell another one. ``max_same_text``: pairs that may have one text, a
+    in others (``en``, ``de``, ``zh`` …). ``max_foreign``: so large a share of the words that tell
+    a language may tell another one. ``max_same_text``: pairs that may have one text, a
     number or a share of all pairs; all rows of a text with more are rejected (``balance`` keeps
     some).
     """
