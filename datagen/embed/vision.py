@@ -31,6 +31,10 @@ Array = np.ndarray[Any, Any]
 PREPROCESSOR = "preprocessor_config.json"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _BESIDE = ("config.json", PREPROCESSOR)
+#: What the models of transformers call the parameter of their class token.
+_CLASS_TOKEN = frozenset({"cls_token", "class_embedding", "class_token"})
+#: Pixels of a side, at most.
+_LARGEST = 4096
 #: Pillow's numbers of interpolations, as configurations hold them.
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 
@@ -39,11 +43,11 @@ class VisionSettings(Settings):
     """space: name of the space.
 
     model: ``hf:org/name``, or a folder of transformers with a ``preprocessor_config.json``. token:
-    cls, the first token of the last layer (DINO's and ViT's), or mean, that of all others; a model
-    without such a token wants mean. frames: of a clip so many frames at even distances, ``first``,
-    ``middle``, ``key``, or those at a list of seconds; its vector is the mean of theirs. device:
-    auto, cpu, cuda, mps. precision: auto (bf16 on CUDA, else fp32), fp32, bf16, fp16. batch_size:
-    frames of every forward pass.
+    cls, the first token of the last layer (DINO's and ViT's), or mean, that of all patches; a model
+    without such a token (SigLIP) wants mean. frames: of a clip so many frames at even distances,
+    ``first``, ``middle``, ``key``, or those at a list of seconds; its vector is the mean of theirs.
+    device: auto, cpu, cuda, mps. precision: auto (bf16 on CUDA, else fp32), fp32, bf16, fp16.
+    batch_size: frames of every forward pass.
     """
 
     space: str
@@ -139,7 +143,13 @@ class Vision(Embedder[VisionSettings]):
             # A model of images and texts has one for images.
             model = getattr(model, "vision_model", model)
             self._model = model.to(self._at).eval()
-        self.width = int(self._model.config.hidden_size)
+        self.width = int(getattr(self._model.config, "hidden_size", 0))
+        if not self.width:
+            raise DatagenError(f"model '{self.ref}': it gives no tokens; a ViT expected")
+        names = [name.rpartition(".")[2] for name, _ in self._model.named_parameters()]
+        self._class_tokens = int(not _CLASS_TOKEN.isdisjoint(names))
+        if self.settings.token == "cls" and not self._class_tokens:
+            raise DatagenError(f"model '{self.ref}': it has no class token; set token: mean")
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         wrong = faults.of(rows)
@@ -170,8 +180,8 @@ class Vision(Embedder[VisionSettings]):
         return models.unit_vectors(out)
 
     def _mean(self, states: Any) -> Any:
-        """The mean over patches: what stands behind the class token and DINOv2's registers."""
-        first = 1 + int(getattr(self._model.config, "num_register_tokens", 0) or 0)
+        """The mean over patches: what stands behind a class token and DINOv2's registers."""
+        first = self._class_tokens + int(getattr(self._model.config, "num_register_tokens", 0) or 0)
         return states[:, first:].mean(1)
 
 
@@ -182,7 +192,7 @@ def geometry(ref: ModelRef) -> Geometry:
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-        return _geometry(found)
+        return _sound(_geometry(found))
     except OSError as error:
         raise DatagenError(
             f"model '{ref}': a folder with {PREPROCESSOR} expected; is it a vision model?"
@@ -191,12 +201,24 @@ def geometry(ref: ModelRef) -> Geometry:
         raise DatagenError(f"{path}: sizes of pictures cannot be read from it ({error})") from error
 
 
+def _sound(made: Geometry) -> Geometry:
+    """The geometry. Raises ValueError where no picture can be brought into it."""
+    sides = (made.height, made.width, getattr(made, "edge", 0) or made.height)
+    if not all(1 <= side <= _LARGEST for side in sides):
+        raise ValueError(f"sides of 1 to {_LARGEST} pixels expected")
+    if len(made.mean) != 3 or len(made.std) != 3 or not all(one > 0 for one in made.std):
+        raise ValueError("image_mean, image_std: three numbers expected, image_std above 0")
+    return made
+
+
 def _geometry(found: Mapping[str, Any]) -> Geometry:
     resize, crop = found["size"], found.get("crop_size")
     resize = {"shortest_edge": resize} if isinstance(resize, int) else resize
     crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
     mean = tuple(map(float, found.get("image_mean") or (0.5, 0.5, 0.5)))
     std = tuple(map(float, found.get("image_std") or (0.5, 0.5, 0.5)))
+    if found.get("do_normalize") is False:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     how = _INTERPOLATIONS.get(found.get("resample", 3), "bicubic")
     if "shortest_edge" not in resize:
         size = (int(resize["height"]), int(resize["width"]))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from datagen import models, registry, schema
 from datagen.embed.vision import Vision, VisionSettings
+from datagen.errors import DatagenError
 from datagen.step import Context
 
 models.prepare()
@@ -128,6 +129,38 @@ def test_the_mean_leaves_out_registers(tmp_path: Path) -> None:
     assert float(found @ expected) > 0.9999
 
 
+def test_a_model_without_a_class_token_has_a_mean_of_all_patches(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"image_size": 28, "patch_size": 14, "intermediate_size": 32}
+    transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**shape)).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(VIT))
+    table = rows(tmp_path).slice(0, 1)
+    with pytest.raises(DatagenError, match="no class token; set token: mean"):
+        embedded(table, f"file:{folder}")
+    found = np.array(embedded(table, f"file:{folder}", token="mean")["vector"][0].as_py())
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({**VIT, "image_processor_type": "SiglipImageProcessor"})
+    )
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    picture = Image.open(tmp_path / "0.png").convert("RGB")
+    with torch.inference_mode():
+        states = model(**processor(picture, return_tensors="pt")).last_hidden_state
+    expected = models.unit_vectors(states.mean(1).numpy())[0]
+    assert states.shape[1] == 4
+    assert float(found @ expected) > 0.9999
+
+
+def test_a_model_without_tokens_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shape = {"hidden_sizes": [8] * 4, "depths": [1] * 4}
+    transformers.ConvNextModel(transformers.ConvNextConfig(**shape)).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(VIT))
+    with pytest.raises(DatagenError, match="no tokens; a ViT expected"):
+        embedded(rows(tmp_path).slice(0, 1), f"file:{folder}")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -135,6 +168,10 @@ def test_the_mean_leaves_out_registers(tmp_path: Path) -> None:
         ("{}", "sizes of pictures"),
         ("[1]", "sizes of pictures"),
         ("{", "sizes of pictures"),
+        (json.dumps({**VIT, "size": {"height": 0, "width": 28}}), "1 to 4096 pixels"),
+        (json.dumps({**DINO, "size": {"shortest_edge": 10**9}}), "1 to 4096 pixels"),
+        (json.dumps({**VIT, "image_mean": [0.5]}), "three numbers expected"),
+        (json.dumps({**VIT, "image_std": [0, 1, 1]}), "image_std above 0"),
     ],
 )
 def test_a_folder_that_is_no_vision_model_is_a_line(
