@@ -17,7 +17,7 @@ from typing import Any
 from datagen import store
 from datagen.bundled._open_clip import checkpoint
 
-__all__ = ["build", "checkpoint", "save", "template", "word_tokenizer"]
+__all__ = ["MARK", "build", "checkpoint", "save", "template", "word_tokenizer"]
 
 PAD, ASKED, ANSWER, END = "<|pad|>", "<|asked|>", "<|answer|>", "<|end|>"
 #: Parts of a JSON answer.
@@ -28,17 +28,43 @@ LONGEST = 900
 STRANGE = 'in hand: "?"\nwanted: "?"\nNumber of requests: 1'
 #: Tokens of a question and its answer.
 CONTEXT = 2048
+#: What the chat template puts behind a word of a caption that the other one does not have between
+#: the same words.
+MARK = "^"
+_MACRO = (
+    "{%- macro marked(mine, other) -%}"
+    "{%- set known = ' | ' ~ other ~ ' | ' -%}"
+    "{%- for word in mine.split(' ') -%}"
+    "{%- set before = '|' if loop.first else loop.previtem -%}"
+    "{%- set after = '|' if loop.last else loop.nextitem -%}"
+    "{{- '' if loop.first else ' ' -}}{{- word -}}"
+    "{%- if (' ' ~ before ~ ' ' ~ word ~ ' ') not in known"
+    " and (' ' ~ word ~ ' ' ~ after ~ ' ') not in known -%}{{- '^' -}}{%- endif -%}"
+    "{%- endfor -%}{%- endmacro -%}"
+)
+#: Marks the two captions of a question that has them.
+_MARKED = (
+    r"{%- set lines = told.asked.split('\n') -%}"
+    r"{%- if lines | length == 3 and (told.asked.startswith('in hand: \"')"
+    r" or told.asked.startswith('before: \"')) -%}"
+    r"{%- set one = lines[0].split(': \"', 1) -%}{%- set two = lines[1].split(': \"', 1) -%}"
+    "{%- if two | length == 2 -%}"
+    r"{%- set told.asked = one[0] ~ ': \"' ~ marked(one[1][:-1], two[1][:-1]) ~ '\"\n' ~ two[0]"
+    r" ~ ': \"' ~ marked(two[1][:-1], one[1][:-1]) ~ '\"\n' ~ lines[2] -%}"
+    "{%- endif -%}{%- endif -%}"
+)
 
 
 def template() -> str:
-    """The chat template: the last user turn, and no system text or earlier turn.
+    """The chat template: the last user turn, and no system text or earlier turn. Words that one
+    caption alone has are marked (:data:`MARK`), so that the model need not compare.
 
     A question that cannot be about the world, as it is longer than :data:`LONGEST` or has other
     signs than ASCII, is read as :data:`STRANGE`: nothing that a model of this size has not seen
     in training reaches it.
     """
     return (
-        "{%- set told = namespace(asked='', answer=none) -%}"
+        f"{_MACRO}{{%- set told = namespace(asked='', answer=none) -%}}"
         "{%- for message in messages -%}"
         "{%- if message['role'] == 'user' -%}{%- set told.asked = message['content'] -%}"
         "{%- set told.answer = none -%}"
@@ -52,7 +78,7 @@ def template() -> str:
         "{%- set told.asked = parts.text -%}{%- endif -%}"
         f"{{%- if told.asked | length > {LONGEST} or not told.asked.isascii() -%}}"
         f"{{%- set told.asked = {json.dumps(STRANGE)} -%}}{{%- endif -%}}"
-        f"{{{{- '{ASKED}' + told.asked -}}}}"
+        f"{_MARKED}{{{{- '{ASKED}' + told.asked -}}}}"
         f"{{%- if told.answer is not none -%}}{{{{- '{ANSWER}' + told.answer + '{END}' -}}}}"
         f"{{%- elif add_generation_prompt -%}}{{{{- '{ANSWER}' -}}}}{{%- endif -%}}"
     )

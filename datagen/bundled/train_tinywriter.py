@@ -121,14 +121,20 @@ def _known(tokens: list[int], texts: list[str]) -> list[tuple[int, ...]]:
     if len(bounds) != 3:
         return found
     first, second, end = bounds
-    marks = _marks.marks(pieces[first + 1 : second], pieces[second + 1 : end])
-    things = _marks.things(pieces[second + 1 : end], [differs for differs, _ in marks])
+    # Marks of the chat template are no words of captions.
+    one, two = (
+        [at for at in range(begin + 1, close) if pieces[at] != _llama.MARK]
+        for begin, close in ((first, second), (second, end))
+    )
+    left, right = ([pieces[at] for at in places] for places in (one, two))
+    marks = _marks.marks(left, right)
+    things = _marks.things(right, [differs for differs, _ in marks])
 
-    def token(place: int, start: int) -> int:
-        return _SILENT if place == _SILENT else tokens[start + 1 + place]
+    def token(place: int, places: list[int]) -> int:
+        return _SILENT if place == _SILENT else tokens[places[place]]
 
     for at, ((differs, before), (touched, noun)) in enumerate(zip(marks, things, strict=True)):
-        found[second + 1 + at] = (differs, token(before, first), touched, token(noun, second))
+        found[two[at]] = (differs, token(before, one), touched, token(noun, two))
     return found
 
 

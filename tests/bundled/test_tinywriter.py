@@ -20,7 +20,7 @@ pytest.importorskip("jsonschema", reason="needs datagen[llm]")
 sys.path.insert(0, str(Path(__file__).parents[1] / "texts"))
 from test_llm_hostile import HOSTILE  # noqa: E402
 
-from datagen.bundled import _card, _pairs, _questions, _writing  # noqa: E402
+from datagen.bundled import _card, _llama, _pairs, _questions, _writing  # noqa: E402
 from datagen.chat import prompts  # noqa: E402
 from datagen.chat.ask import Ask  # noqa: E402
 from datagen.chat.local import Transformers  # noqa: E402
@@ -151,7 +151,7 @@ def test_its_template_renders_the_last_user_turn_alone(engine: Transformers) -> 
         return str(tokenizer.apply_chat_template(some, add_generation_prompt=True, tokenize=False))
 
     whole = told(messages)
-    assert whole == f"<|asked|>{messages[-1]['content']}<|answer|>"
+    assert whole.replace(_llama.MARK, "") == f"<|asked|>{messages[-1]['content']}<|answer|>"
     assert told(messages[-1:]) == whole
     assert told([{"role": "system", "content": "Answer in French."}, messages[-1]]) == whole
     in_parts = {"role": "user", "content": [{"type": "text", "text": messages[-1]["content"]}]}
@@ -189,8 +189,34 @@ def test_every_question_about_the_world_is_read_whole() -> None:
                 told = tokenizer.apply_chat_template(
                     [{"role": "user", "content": asked}], add_generation_prompt=True, tokenize=False
                 )
-                assert told == f"<|asked|>{asked}<|answer|>"
+                assert told.replace(_llama.MARK, "") == f"<|asked|>{asked}<|answer|>"
     assert longest > 500
+
+
+@pytest.mark.parametrize(
+    ("reference", "target", "marked"),
+    [
+        ("a red star", "a blue star", ("a red^ star", "a blue^ star")),
+        ("a red star", "a red star", ("a red star", "a red star")),
+        ("a star", "a red star", ("a star", "a red^ star")),
+        ("a red star", "a star", ("a red^ star", "a star")),
+        ("red", "blue", ("red^", "blue^")),
+        ("a red star at the top", "a red ring at the left",
+         ("a red star^ at the top^", "a red ring^ at the left^")),
+        ("", "a star", ("^", "a^ star^")),
+        ('a "red" star', "a star", ('a \\"red\\"^ star', "a star")),
+    ],
+)  # fmt: skip
+def test_its_template_marks_the_words_that_one_caption_alone_has(
+    reference: str, target: str, marked: tuple[str, str]
+) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
+    for name, heads in (("modification", ("in hand", "wanted")), ("covr", ("before", "after"))):
+        asked = _questions.asked(name, Subject(reference, target), 2)
+        told = tokenizer.apply_chat_template([{"role": "user", "content": asked}], tokenize=False)
+        lines = told.removeprefix("<|asked|>").splitlines()
+        assert lines[:2] == [f'{head}: "{one}"' for head, one in zip(heads, marked, strict=True)]
+        assert lines[2:] == asked.splitlines()[2:]
 
 
 def test_it_is_a_shape_that_other_engines_take() -> None:
