@@ -62,7 +62,7 @@ $(ENGINES)/.ready: pyproject.toml constraints-engines.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.models: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[models]'
+	$(INSTALL) -e '.[models,llm]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
