@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -114,6 +115,8 @@ def _embedded(collection: Collection, embedder: Any, context: Context) -> tuple[
     nothing = np.zeros((0, 1), np.float32)
     if not entries.num_rows:
         return [], nothing
+    # A copy: later steps are sent these operators, and must not be sent the model.
+    embedder = copy.copy(embedder)
     embedder.open(context)
     names: list[str] = []
     parts = [nothing]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,7 +92,8 @@ class Retrieval:
         references: items in canonical order of each text: they, and items of their media bytes,
         are not found. Raises DatagenError where texts and items have vectors of other widths.
         """
-        encoder = context.embedders[self.space]
+        # A copy: later steps are sent these operators, and must not be sent the model.
+        encoder = copy.copy(context.embedders[self.space])
         encoder.open(context)  # type: ignore[attr-defined]
         place = np.full(len(there.canon), -1, np.int64)
         place[there.able] = np.arange(len(there.able))

@@ -33,9 +33,11 @@ class Words:
     """An embedder whose texts are bags of hashed words."""
 
     width: int = WIDTH
+    is_open: bool = False
 
     def open(self, context: Context) -> None:
         """Nothing to load."""
+        self.is_open = True
 
     def texts(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         """Vectors (n, width); zeros for a text without words."""
@@ -402,6 +404,14 @@ def test_texts_of_another_width_are_told(tmp_path: Path) -> None:
     with pytest.raises(DatagenError, match="7 dimensions, its items 24") as caught:
         mine(items, other)
     assert "\n" not in str(caught.value)
+
+
+def test_the_embedder_that_later_steps_are_sent_holds_no_model(tmp_path: Path) -> None:
+    items = make_items([[scene] for scene in SCENES])
+    context = context_of(tmp_path, items)
+    assert mine(items, context).rows.num_rows
+    embedder: Any = context.embedders["caption"]
+    assert not embedder.is_open
 
 
 def test_no_items_and_no_triplets_make_no_pair(tmp_path: Path) -> None:
