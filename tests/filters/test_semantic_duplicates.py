@@ -171,9 +171,7 @@ def test_items_without_a_direction_fail_and_count_for_nobody(tmp_path: Path) -> 
     assert {row["id"] for row in decided if row["verdict"] == "failed"} == lost
 
 
-def test_a_changed_threshold_measures_nothing_and_other_items_do(
-    tmp_path: Path, ray: None
-) -> None:
+def test_a_changed_threshold_measures_nothing_and_other_items_do(tmp_path: Path, ray: None) -> None:
     recipe = {
         "source": {"type": "tinyworld", "count": 60, "size": 32},
         "steps": [
