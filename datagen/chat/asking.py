@@ -142,7 +142,7 @@ class Asking(Operator[S], Generic[S]):
     def check(self) -> Iterable[str]:
         for name, described in self._described().items():
             absent = list(described.absent())
-            yield from absent
+            yield from (_of(name, line) for line in absent)
             if absent:
                 continue
             try:
@@ -154,8 +154,8 @@ class Asking(Operator[S], Generic[S]):
                 yield f"{name}: {error}"
 
     def reach(self) -> Iterable[str]:
-        for one in self._described().values():
-            yield from one.reach()
+        for name, one in self._described().items():
+            yield from (_of(name, line) for line in one.reach())
 
     def ready(self, context: Context, parallel: Parallel = serial) -> None:
         """Warn of kept answers that are damaged: they are skipped, and asked for again."""
@@ -247,3 +247,8 @@ class Asking(Operator[S], Generic[S]):
         if (longest := subject.longest()) > most:
             return "caption_too_long", f"{longest} > {most} characters"
         return None
+
+
+def _of(name: str, line: str) -> str:
+    """A fault of an engine, by the setting that describes it."""
+    return name + line.removeprefix("engine") if line.startswith("engine:") else line

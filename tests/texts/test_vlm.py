@@ -317,3 +317,12 @@ def test_media_in_far_stores_are_shown_as_those_that_lie_here(world: World) -> N
     made = run_prepare(rows)
     assert made["far"] == made["near"]
     assert made["far"][0]
+
+
+def test_a_fault_of_an_engine_names_the_setting_that_describes_it() -> None:
+    # Nobody listens at port 1.
+    server = {"kind": "server", "url": "http://127.0.0.1:1/v1", "model": "some"}
+    operator = VlmThenLlm(VlmThenLlm.Settings.model_validate({"vlm": server, "llm": server}))
+    lines = list(operator.reach())
+    assert [line.partition(":")[0] for line in lines] == ["vlm", "llm"]
+    assert all("cannot be reached" in line for line in lines)
