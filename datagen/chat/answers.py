@@ -37,6 +37,7 @@ _THOUGHTS = re.compile(
     r"^\s*(?:<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)|(?![{`\[\s]).*?</think(?:ing)?>)", re.DOTALL
 )
 _DECODER = json.JSONDecoder(strict=False)
+_NO_LETTER = re.compile(r"[\W_]+")
 
 
 class NotJson(Exception):
@@ -169,7 +170,7 @@ def text_of(raw: str) -> str:
 
 def plain(text: str) -> str:
     """A text as it is compared with others: its letters and digits."""
-    return "".join(c for c in text.casefold() if c.isalnum())
+    return _NO_LETTER.sub("", text.casefold())
 
 
 def shown(raw: str) -> str:
