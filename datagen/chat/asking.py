@@ -6,9 +6,10 @@ prompt or several. It asks by :func:`datagen.chat.structured.replies`.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Generic
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Generic, overload
 
 from pydantic import Field
 
@@ -230,13 +231,16 @@ class Asking(Operator[S], Generic[S]):
             }
             if not todo:
                 break
-            asks = [
-                self.ask(prompt, one, wanted, name, self._seed, attempt)
-                for name, one in todo.items()
-            ]
+            make = functools.partial(self._asked, prompt, wanted, attempt)
+            asks = _Asks(list(todo.items()), make)
             answered = structured.replies(self.engines[engine], asks, prompt.shape)
             found |= dict(zip(todo, answered, strict=True))
         return {name: found[name] for name in subjects}
+
+    def _asked(
+        self, prompt: Prompt, wanted: Wanted, attempt: int, name: str, subject: Subject
+    ) -> Ask:
+        return self.ask(prompt, subject, wanted, name, self._seed, attempt)
 
     def unfit(self, prompt: Prompt, subject: Subject) -> tuple[str, str] | None:
         """The rule and detail that reject a row before anything is asked."""
@@ -252,3 +256,31 @@ class Asking(Operator[S], Generic[S]):
 def _of(name: str, line: str) -> str:
     """A fault of an engine, by the setting that describes it."""
     return name + line.removeprefix("engine") if line.startswith("engine:") else line
+
+
+class _Asks(Sequence[Ask]):
+    """Asks that are made when they are looked at, and kept."""
+
+    def __init__(
+        self, subjects: Sequence[tuple[str, Subject]], make: Callable[[str, Subject], Ask]
+    ) -> None:
+        self._subjects = subjects
+        self._make = make
+        self._made: list[Ask | None] = [None] * len(subjects)
+
+    def __len__(self) -> int:
+        return len(self._subjects)
+
+    @overload
+    def __getitem__(self, place: int) -> Ask: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Ask]: ...
+
+    def __getitem__(self, place: int | slice) -> Ask | list[Ask]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        made = self._made[place]
+        if made is None:
+            made = self._made[place] = self._make(*self._subjects[place])
+        return made

@@ -236,6 +236,10 @@ class Cache:
         return DatagenError(f"answers in {store.explained(self.folder, error)}")
 
 
+#: Asks that are made ready together, while others wait for servers.
+PART = 256
+
+
 class Cached:
     """An engine that asks only what was not answered before, and keeps every answer at once.
 
@@ -263,42 +267,93 @@ class Cached:
         self.engine.open()
 
     def answer(self, asks: Sequence[Ask], each: Each | None = None) -> list[Answer]:
-        model, revision = self.model, self.revision
-        keys = [ask.key(model, revision) for ask in asks]
-        known = dict(zip(keys, self.cache.get(keys), strict=True))
-        places: dict[str, list[int]] = {}
-        for number, key in enumerate(keys):
-            answer = known[key]
-            if answer is None:
-                places.setdefault(key, []).append(number)
-            elif each is not None:
-                each(number, answer)
-        missing = list(places)
-
-        def keep(place: int, answer: Answer) -> None:
-            self.cache.put(missing[place], answer)
-            known[missing[place]] = answer
-            again = replace(answer, cached=True)
-            if each is not None:
-                first, *others = places[missing[place]]
-                each(first, answer)
-                for number in others:
-                    each(number, again)
-
+        batch = _Batch(self, asks, each)
+        size = len(asks)
         try:
-            if missing:
-                self.engine.answer([asks[places[key][0]] for key in missing], keep)
+            if len(asks) <= PART or not getattr(self.engine, "overlaps", False):
+                batch.part(range(size))
+            else:
+                # Servers are kept busy while the next asks are made ready.
+                with ThreadPoolExecutor(2, thread_name_prefix="datagen-asks") as two:
+                    parts = [range(at, min(size, at + PART)) for at in range(0, size, PART)]
+                    for _ in two.map(batch.part, parts):
+                        pass
         finally:
             self.cache.flush()
+        return batch.answers()
+
+    def close(self) -> None:
+        self.engine.close()
+        self.cache.close()
+
+
+class _Batch:
+    """Asks of one call, answered in one part or in several at once."""
+
+    def __init__(self, cached: Cached, asks: Sequence[Ask], each: Each | None) -> None:
+        self.cached = cached
+        self.asks = asks
+        self.each = each
+        self.keys: list[str] = [""] * len(asks)
+        self.known: dict[str, Answer] = {}
+        #: Asks that wait for the answer of a key, the first of which was sent.
+        self.places: dict[str, list[int]] = {}
+        self.stopped = False
+        self._lock = threading.Lock()
+
+    def part(self, numbers: Sequence[int]) -> None:
+        """Answer the asks of these ``numbers``. Raises what the engine raises."""
+        if self.stopped:
+            return
+        model, revision = self.cached.model, self.cached.revision
+        asks = [self.asks[number] for number in numbers]
+        keys = [ask.key(model, revision) for ask in asks]
+        found = self.cached.cache.get(keys)
+        missing: list[str] = []
+        sent: list[Ask] = []
+        told: list[tuple[int, Answer]] = []
+        with self._lock:
+            for number, ask, key, answer in zip(numbers, asks, keys, found, strict=True):
+                self.keys[number] = key
+                answer = self.known.get(key) or answer
+                if answer is not None:
+                    self.known[key] = answer
+                    told.append((number, answer))
+                elif key in self.places:
+                    self.places[key].append(number)
+                else:
+                    self.places[key] = [number]
+                    missing.append(key)
+                    sent.append(ask)
+        if self.each is not None:
+            for number, answer in told:
+                self.each(number, replace(answer, cached=True))
+
+        def keep(place: int, answer: Answer) -> None:
+            key = missing[place]
+            self.cached.cache.put(key, answer)
+            with self._lock:
+                self.known[key] = answer
+                first, *others = self.places.pop(key)
+            if self.each is not None:
+                self.each(first, answer)
+                for number in others:
+                    self.each(number, replace(answer, cached=True))
+
+        try:
+            if sent:
+                self.cached.engine.answer(sent, keep)
+        except BaseException:
+            self.stopped = True
+            raise
+
+    def answers(self) -> list[Answer]:
+        """The answers of all asks, in their order."""
         out, told = [], set()
-        for key in keys:
-            answer = known[key]
+        for key in self.keys:
+            answer = self.known.get(key)
             if answer is None:
                 raise RuntimeError("an engine told of no answer for an ask")
             out.append(replace(answer, cached=True) if key in told else answer)
             told.add(key)
         return out
-
-    def close(self) -> None:
-        self.engine.close()
-        self.cache.close()

@@ -107,6 +107,13 @@ class Servers:
         if self.budget is not None:
             self.budget.sync()
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether it may be asked by several threads at once: within a budget one call waits for
+        what another one spends.
+        """
+        return self.budget is None
+
     def answer(self, asks: Sequence[Ask], each: Each | None = None) -> list[Answer]:
         if self._loop is None:
             self.open()

@@ -391,3 +391,83 @@ def test_two_workers_are_killed_and_no_kept_answer_is_asked_again(tmp_path: Path
         here = Cached(Servers(server.url, "tiny"), Cache(str(tmp_path)))
         assert all(a.cached for a in here.answer([ask(f"question {n}") for n in range(count)]))
         assert len(server.payloads) == sent
+
+
+class Crossing(Counting):
+    """An engine that several threads may ask; it answers a call's asks out of order and slowly."""
+
+    overlaps = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy = self.most = 0
+        self.lock = threading.Lock()
+
+    def answer(self, asks: Sequence[Ask], each: Any = None) -> list[Answer]:
+        with self.lock:
+            self.busy += 1
+            self.most = max(self.most, self.busy)
+        time.sleep(0.005)
+        try:
+            out: dict[int, Answer] = {}
+            for place in reversed(range(len(asks))):
+                text = asks[place].messages[-1]["content"]
+                out[place] = Answer(f"answer to {text}", None, 3, 2)
+                with self.lock:
+                    self.asked.append(asks[place])
+                if each is not None:
+                    each(place, out[place])
+            return [out[place] for place in range(len(asks))]
+        finally:
+            with self.lock:
+                self.busy -= 1
+
+
+@given(
+    st.lists(st.integers(0, 60), max_size=120),
+    st.sets(st.integers(0, 60)),
+    st.integers(1, 40),
+)
+def test_parts_that_cross_give_every_ask_its_answer_and_send_none_twice(
+    numbers: list[int], kept: set[int], part: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache_module, "PART", part)
+        before = Cached(Counting(), Cache(folder))
+        before.answer([ask(str(number)) for number in sorted(kept)])
+        before.close()
+        engine = Crossing()
+        cached = Cached(engine, Cache(folder))
+        asks = [ask(str(number)) for number in numbers]
+        told: dict[int, Answer] = {}
+        answers = cached.answer(asks, told.__setitem__)
+        cached.close()
+    assert [one.text for one in answers] == [f"answer to {number}" for number in numbers]
+    assert sorted(told) == list(range(len(asks)))
+    assert [told[place].text for place in range(len(asks))] == [one.text for one in answers]
+    new = set(numbers) - kept
+    assert len(engine.asked) == len(new)
+    assert sum(not one.cached for one in answers) == len(new)
+    assert engine.most <= 2
+
+
+def test_a_part_that_stops_ends_the_others_and_keeps_what_was_answered(tmp_path: Path) -> None:
+    class Stops(Crossing):
+        def answer(self, asks: Sequence[Ask], each: Any = None) -> list[Answer]:
+            if any("150" in str(one.messages) for one in asks):
+                raise DatagenError("the budget is spent")
+            return super().answer(asks, each)
+
+    engine = Stops()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache_module, "PART", 50)
+        cached = Cached(engine, Cache(str(tmp_path)))
+        with pytest.raises(DatagenError, match="budget is spent"):
+            cached.answer([ask(str(number)) for number in range(100, 600)])
+        cached.close()
+    # What another part had under way is paid for; those that had not begun are not sent.
+    assert 50 <= len(engine.asked) <= 150
+    again = Cached(Counting(), Cache(str(tmp_path)))
+    again.answer(engine.asked)
+    assert not again.engine.asked
+    again.close()
