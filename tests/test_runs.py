@@ -505,7 +505,7 @@ def test_the_plan_says_what_would_be_redone(finished):
     changed = called(*run, "steps.text.texts_per_pair=3", env={"COLUMNS": "300"})
     lines = {line.split()[0]: line for line in changed.stdout.splitlines() if line.strip()}
     assert "done" in lines["similarity"]
-    assert "to do" in lines["llm"]
+    assert "to do" in lines["template"]
 
 
 def test_recipes_and_doctor_speak(finished):

@@ -234,18 +234,13 @@ def test_hf_datasets_reads_the_shards(tmp_path, rows, monkeypatch, streaming):
         assert sample["json"]["references"][0]["labels"] == row["references"][0]["labels"]
 
 
+@pytest.mark.usefixtures("ray")
 def test_ray_data_reads_the_shards(tmp_path, rows):
-    ray = pytest.importorskip("ray")
+    import ray.data
+
     write(tmp_path, rows)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        read = ray.data.read_webdataset(
-            f"{tmp_path}/shards/", file_extensions=["tar"], decoder=None
-        )
-        samples = {sample["__key__"]: sample for sample in read.take_all()}
-    finally:
-        ray.shutdown()
+    read = ray.data.read_webdataset(f"{tmp_path}/shards/", file_extensions=["tar"], decoder=None)
+    samples = {sample["__key__"]: sample for sample in read.take_all()}
     assert sorted(samples) == sorted(row["id"] for row in rows)
     for row in rows:
         assert samples[row["id"]]["reference.jpg"] == content(row["references"][0])

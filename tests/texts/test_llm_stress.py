@@ -179,7 +179,7 @@ def test_thousands_of_asks_survive_a_wild_server_and_kills_and_none_is_paid_twic
     assert set(paid) == set(once)
     assert paid.total() - len(once) <= len(KILLS) * CONCURRENCY
     assert told["most_at_once"] <= 2 * CONCURRENCY
-    assert all(told["moods"][m] > 100 for m in ("drop", "half", "cut", "garbage", "error", "busy"))
+    assert all(told["moods"][m] > 9 for m in ("drop", "half", "cut", "garbage", "error", "busy"))
     # Every pair has its verdict, and the same one as with a server that behaves.
     funnel = {step["id"]: step for step in datagen.load(str(out)).funnel}["llm"]
     fates = Counter(map(_fate, datagen.load(str(out)).table("one_word_diff").to_pylist()))
