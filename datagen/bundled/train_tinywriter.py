@@ -203,14 +203,14 @@ def train(model: Any, texts: Texts, args: argparse.Namespace, until: int | None 
     until = args.steps if until is None else until
     model.to(args.device).train()
     aside = _marks.Aside(model.config.hidden_size, model.config.vocab_size).to(args.device)
-    steering = optimizer(nn.ModuleList([model, aside]))
+    adam = optimizer(nn.ModuleList([model, aside]))
     path = os.path.join(args.work, "checkpoint.pt")
     first, seconds = 0, 0.0
     if os.path.exists(path):
         saved = torch.load(path, map_location=args.device, weights_only=True)
         model.load_state_dict(saved["model"])
         aside.load_state_dict(saved["aside"])
-        steering.load_state_dict(saved["optimizer"])
+        adam.load_state_dict(saved["optimizer"])
         first, seconds = saved["step"], saved["seconds"]
         print(f"goes on from step {first}", flush=True)
     began = stamp = time.monotonic()
@@ -220,14 +220,14 @@ def train(model: Any, texts: Texts, args: argparse.Namespace, until: int | None 
             continue
         if step == until:
             break
-        for group in steering.param_groups:
+        for group in adam.param_groups:
             group["lr"] = rate(step, args.steps, args.rate)
         a, b, c, d = (part.to(args.device) for part in batch)
         found, beside, marks = losses(model, aside, (a, b, c, d), args.precision)
-        steering.zero_grad(set_to_none=True)
+        adam.zero_grad(set_to_none=True)
         (found + weight(step, args.steps) * beside + marks).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        steering.step()
+        adam.step()
         now = time.monotonic()
         now_at = float(found.detach())
         mean = now_at if mean is None else 0.95 * mean + 0.05 * now_at
@@ -239,7 +239,7 @@ def train(model: Any, texts: Texts, args: argparse.Namespace, until: int | None 
         if now - stamp > 120 or step + 1 == until:
             stamp = now
             states = {"model": model.state_dict(), "aside": aside.state_dict()}
-            states["optimizer"] = steering.state_dict()
+            states["optimizer"] = adam.state_dict()
             extra = {"step": step + 1, "seconds": seconds + now - began}
             _llama.checkpoint(path, {**states, **extra})
     return (seconds + time.monotonic() - began) / 60
