@@ -144,9 +144,12 @@ def test_free_answers_are_those_of_the_transformers_library(
 ) -> None:
     found = asked(run, Transformers(f"file:{model}", device="cpu", batch_size=32))
     mine = texts(run)
-    assert {name: said[:2] for name, said in found.items()} == {
-        name: said[:2] for name, said in mine.items()
-    }
+
+    # A model of random weights may end with its padding, which one engine counts and one does not.
+    def but_for_tokens(answers: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {name: [one[:3] for one in said[:2]] for name, said in answers.items()}
+
+    assert but_for_tokens(found) == but_for_tokens(mine)
 
 
 def test_answers_hold_to_the_schema(run: dict[str, Any]) -> None:
