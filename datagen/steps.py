@@ -286,14 +286,16 @@ def _decide(
     answered = answered.rename_columns(names)
     lost = answered.filter(pc.not_equal(answered["verdict"], schema.KEPT))
     rows = state.rows()
+    # Where nothing could be measured there is no score to decide by, and no row for it.
+    nothing = 0 < lost.num_rows == answered.num_rows
     if on_items:
         items = tables.with_columns(state.items(), given)
-        verdicts = _decided(operator, rows, items)
+        verdicts = _all_kept(rows) if nothing else _decided(operator, rows, items)
         verdicts = tables.fail_users(rows, verdicts, lost)
         return Outcome(tables.kept(rows, verdicts), verdicts, state.level, measured=given)
     rows = tables.with_columns(rows, given)
     items = rows if state.level == "items" else state.items()
-    verdicts = _decided(operator, rows, items)
+    verdicts = _all_kept(rows) if nothing else _decided(operator, rows, items)
     own = lost.select(schema.VERDICTS.names).cast(schema.VERDICTS)
     rest = verdicts.filter(
         pc.invert(pc.is_in(verdicts["id"], value_set=own["id"].combine_chunks()))
@@ -302,7 +304,7 @@ def _decide(
     scores = given if given.num_columns > 1 and state.level != "items" else None
     kept = tables.kept(rows, verdicts)
     notes: dict[str, Any] = {}
-    if operator.settles and state.level != "items":
+    if operator.settles and state.level != "items" and not nothing:
         kept, notes = operator.settle(kept, items, context)
         kept = tables.by_id(kept)
     return Outcome(kept, verdicts, state.level, scores=scores, notes=notes)

@@ -436,6 +436,29 @@ def test_a_filter_that_forgets_a_row_ends_in_a_line(tmp_path):
         package.run(recipe, str(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("on_items", [False, True])
+def test_a_filter_that_can_measure_nothing_fails_every_row(tmp_path, on_items):
+    own = tmp_path / "blind.py"
+    own.write_text(
+        "from datagen.step import Filter, Settings, verdicts\n"
+        "class Blind(Filter[Settings]):\n"
+        "    Settings = Settings\n"
+        "    levels = ('pairs',)\n"
+        f"    on_items = {on_items}\n"
+        "    def gives(self, level):\n"
+        "        return {'score_blind'}\n"
+        "    def __call__(self, rows):\n"
+        "        raise ValueError('no light')\n"
+        "    def decide(self, rows, items):\n"
+        "        rows['score_blind'], items['score_blind']\n"
+        "        return verdicts(rows['id'])\n"
+    )
+    source = captions(tmp_path / "in", a=chairs(1))
+    recipe = {"source": source, "steps": [*PAIRED[:2], {"filter": {"op": f"{own}:Blind"}}]}
+    with pytest.raises(DatagenError, match=r"Blind left no row of 12 .*no light"):
+        package.run(recipe, str(tmp_path / "run"))
+
+
 # ------------------------------------------------------------------ the command
 
 
