@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from datagen.cluster.connect import connect, object_store
 from datagen.errors import DatagenError
 
+pytestmark = pytest.mark.usefixtures("no_ray")  # A Ray that runs would be used at any address.
+
 GIB = 1 << 30
 
 LOCAL = """
