@@ -1,0 +1,38 @@
+"""A guidance of its own for each picture of a batch, where a pipeline of diffusers takes one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class EachGuidance(float):
+    """Stands for the pipeline's ``guidance_scale``: the largest, and of a batch each its own.
+
+    Classifier-free guidance is ``without + scale * (with - without)``, and the product with a
+    batch (B, …) multiplies each of its B entries by its own scale. A scale below 1 counts as 1,
+    which is no guidance: so pipelines read it. Of no use where the UNet itself is told the scale
+    (``time_cond_proj_dim``): such a pipeline paints pictures of one scale together.
+    """
+
+    each: tuple[float, ...]
+
+    def __new__(cls, each: Sequence[float]) -> EachGuidance:
+        made = super().__new__(cls, max(each))
+        made.each = tuple(max(1.0, float(one)) for one in each)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EachGuidance, (self.each,)
+
+    def __mul__(self, difference: Any) -> Any:
+        import torch
+
+        if not isinstance(difference, torch.Tensor):
+            return float(self) * difference
+        # In full precision, as torch multiplies a tensor by a number.
+        scales = torch.tensor(self.each, device=difference.device, dtype=torch.float32)
+        product = scales.view(-1, *[1] * (difference.ndim - 1)) * difference
+        return product.to(difference.dtype)
+
+    __rmul__ = __mul__
