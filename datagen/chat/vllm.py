@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 #: Holds a model to a schema. guidance lets no raw control character into a string, and blanks
 #: without end, which small models fall into, are not allowed.
 STRUCTURED = {"backend": "guidance", "disable_any_whitespace": True}
+#: One blank after each mark, as models write JSON that nothing holds them to.
+_MARKS = {"whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "}
+#: Where only one text can follow, a model still chooses the tokens that it is written in: those
+#: that guidance would choose are not always the ones that the model knows it by.
+_HELD = '%llguidance {"no_forcing": true}\nstart: %json '
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 #: Why vLLM could not answer a row; ray.data.llm passes on rows that have it already.
 ERROR = "__inference_error__"
@@ -63,6 +68,11 @@ class Source:
 
 def arguments(settings: VllmSettings, source: Source, gpus: float) -> dict[str, Any]:
     """``vllm.AsyncEngineArgs``. Raises DatagenError for an argument that vLLM does not have."""
+    if "structured_outputs_config" in settings.engine:
+        raise DatagenError(
+            "engine.engine.structured_outputs_config: answers are held to their schema by "
+            "guidance, in its own language; leave it out"
+        )
     given: dict[str, Any] = {
         "structured_outputs_config": dict(STRUCTURED),
         **source.arguments,
@@ -72,6 +82,10 @@ def arguments(settings: VllmSettings, source: Source, gpus: float) -> dict[str, 
     }
     if settings.max_model_len is not None:
         given["max_model_len"] = settings.max_model_len
+    if not gpus:
+        # A seeded ask whose question is read in pieces ends vLLM there: it moves its generator
+        # back, and those of CPUs cannot.
+        given.setdefault("enable_chunked_prefill", False)
     from vllm import AsyncEngineArgs
 
     known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
@@ -96,7 +110,9 @@ def environment() -> dict[str, str]:
 
 def sampling(ask: Ask) -> dict[str, Any]:
     """``vllm.SamplingParams`` of an ask, as ray.data.llm takes them."""
-    held = {"json": json.dumps(ask.schema)} if ask.schema is not None else None
+    held = None
+    if ask.schema is not None:
+        held = {"grammar": _HELD + json.dumps({**ask.schema, "x-guidance": _MARKS})}
     return {
         "max_tokens": ask.max_tokens,
         "temperature": ask.temperature,
