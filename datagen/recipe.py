@@ -318,7 +318,7 @@ def _typed(
             faults.append(f"{where}: {fault}")
             sound = False
         resources = _resources(operator, draft.resources, where, faults)
-        after = operator.result or level
+        after = operator.leaves(level)
         step = Step(draft.id, draft.kind, draft.op, operator, level, after, resources)
         steps.append(replace(step, lasting=frozenset(lasting)))
         given = operator.gives(level)

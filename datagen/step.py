@@ -54,7 +54,8 @@ class Resources:
 class Context:
     """What an operator may reach while it works. It can be pickled.
 
-    seed: of the run; step: id of the step; media_dir: folder for generated media;
+    seed: of the run; step: id of the step; media_dir: folder for generated media; staged: folder
+    for pictures that wait for their place among them (datagen.painted);
     out_dir: the run directory; spaces: folders of embedded spaces by name; embedders: the
     operators that made them, not opened; table: path of the items as they stood at the last step
     that worked on items; made: paths of the items that steps have made since; attempt: how often
@@ -65,6 +66,7 @@ class Context:
     seed: int = 0
     out_dir: str = ""
     media_dir: str = ""
+    staged: str = ""
     spaces: Mapping[str, str] = field(default_factory=dict)
     embedders: Mapping[str, Operator[Any]] = field(default_factory=dict)
     table: str = ""
@@ -132,6 +134,10 @@ class Operator(ABC, Generic[S]):
     def gives(self, level: Level) -> set[str]:
         """Columns and spaces that are there after it."""
         return set()
+
+    def leaves(self, level: Level) -> Level:
+        """The level of the table that it leaves behind where it works on ``level``."""
+        return self.result or level
 
     def resources(self) -> Resources:
         """What one worker wants. A recipe may override it with ``resources:``."""
@@ -203,6 +209,8 @@ class RowOperator(Operator[S]):
     on_items: ClassVar[bool] = False
     #: Give rows in place of those of the same level: other texts, members, or several for one.
     makes: ClassVar[bool] = False
+    #: New members are pictures that it paints, which are staged (datagen.painted).
+    paints: ClassVar[bool] = False
 
     def open(self, context: Context) -> None:
         """Load models and spaces; once per worker."""

@@ -14,6 +14,7 @@ from datagen.errors import DatagenError
 from datagen.explode import explode
 from datagen.made import FILE as MADE
 from datagen.made import Maker
+from datagen.painted import settled
 from datagen.plan import Planned
 from datagen.recipe import Step
 from datagen.schema import Level
@@ -76,6 +77,7 @@ class State:
             self.seed,
             self.out,
             media,
+            store.join(planned.folder, "staged"),
             planned.spaces,
             planned.embedders,
             self._items_path,
@@ -164,6 +166,10 @@ def execute(
             verdicts = tables.fail_users(rows, _all_kept(rows), lost)
         return Outcome(tables.kept(rows, verdicts), verdicts, state.level)
     line = operator.provenance(state.context(planned))
+    if operator.paints:
+        context = state.context(planned)
+        folder = store.join(context.media_dir, planned.folder.rsplit("/", 1)[-1])
+        answered = settled(answered, context.staged, folder, line, _parallel(engine))
     if planned.step.makes_rows:
         return _made(planned.step, planned.id, state, answered, verdicts, line)
     given = _given(answered)

@@ -35,7 +35,7 @@ def of_level(op: str, operator: Operator[Any], level: Level) -> str:
 
 def of_result(op: str, operator: Operator[Any], level: Level) -> str | None:
     """Why a step cannot make what it says that it makes; None where it can."""
-    after = operator.result or level
+    after = operator.leaves(level)
     makes = after != level or getattr(operator, "makes", False)
     if isinstance(operator, RowOperator) and makes:
         if after == "items" or _LEVELS.index(after) < _LEVELS.index(level):

@@ -1,0 +1,421 @@
+"""What operators that paint pictures have in common: samples, seeds, batches, faults, files.
+
+A subclass says what is painted for a sample (:meth:`Painter.paint`) and of which rows nothing can
+be painted (:meth:`Painter.unfit`). Every picture follows from its row's id, the run's seed and its
+number alone: neither batches nor workers show in it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pydantic import Field, model_validator
+
+from datagen import faults, frames, media, models, schema
+from datagen.edits._best import SCORES, Best, KeepSettings
+from datagen.edits._lines import ANSWER, line
+from datagen.errors import DatagenError
+from datagen.ingest import clean_caption
+from datagen.painted import Format, Stage
+from datagen.schema import Level
+from datagen.step import Context, Resources, RowOperator, Settings
+
+Array = np.ndarray[Any, Any]
+#: A number, or the ends of a range that every sample draws its own number from.
+Range = float | tuple[float, float]
+Guidance = Annotated[Range, Field(union_mode="left_to_right")]
+#: Below this spread of its values (0 to 1) a picture shows nothing.
+_FLAT = 1e-3
+#: Digits of a number that is drawn.
+_DIGITS = 4
+#: Columns that carry a decoded reference from ``prepare`` to the model.
+_PICTURE = ("picture_width", "picture_height", "picture_pixels")
+
+
+class PaintSettings(Settings):
+    """Settings of every operator that paints."""
+
+    #: Pictures that are painted for a row.
+    samples: int = Field(1, ge=1, le=1000)
+    #: Which of them are kept, by scores of CLIP; null: all.
+    keep: KeepSettings | None = None
+    #: Pictures of one forward pass.
+    batch_size: int = Field(8, ge=1, le=1024)
+    #: Of the files: webp, png, jpeg.
+    format: Format = "webp"
+    #: Of webp and jpeg; 100 is webp without loss.
+    quality: int = Field(95, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _fewer(self) -> PaintSettings:
+        if self.keep is not None and self.keep.count > self.samples:
+            raise ValueError(
+                f"keep.count ({self.keep.count}) is more than samples ({self.samples})"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture, or pair of pictures, to be painted.
+
+    row: the columns that the operator reads, and ``picture``, the decoded reference, where it
+    ``reads_picture``; number: of this row, from 0; seed: 0 to 2^63 - 1; drawn: a number for each
+    of the operator's ``ranges``.
+    """
+
+    row: Mapping[str, Any]
+    number: int
+    seed: int
+    drawn: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What came of a sample: float arrays (height, width, 3), 0 to 1, of what was painted.
+
+    unsafe: what a pipeline's safety checker says; note: more that the sample's record shall tell;
+    fault: rule and detail of a sample that could not be painted.
+    """
+
+    target: Array | None = None
+    reference: Array | None = None
+    unsafe: bool = False
+    note: Mapping[str, Any] = field(default_factory=dict)
+    fault: tuple[str, str] | None = None
+
+
+S = TypeVar("S", bound=PaintSettings)
+
+
+class Painter(RowOperator[S], Generic[S]):
+    """Rows to rows whose members are painted. ``paint`` is called with a batch of samples.
+
+    A row is rejected by what ``unfit`` says, and, where samples are chosen, as ``low_SCORE`` or
+    ``not_best``. It fails as ``black_picture``, ``not_finite``, ``unsafe_picture`` (the pipeline's
+    own checker) or ``out_of_memory`` where no sample of it is any good; beside good ones such
+    samples are counted.
+    """
+
+    levels: ClassVar[tuple[Level, ...]] = ("pairs", "triplets")
+    makes = True
+    paints = True
+    requires = (("torch", "diffusion"), ("diffusers", "diffusion"))
+    #: Settings that are a number or a range.
+    ranges: ClassVar[tuple[str, ...]] = ()
+    #: Whether samples hold the picture of the first reference.
+    reads_picture: ClassVar[bool] = False
+    #: Whether batches are filled up, so that kernels are the same whatever stands beside a sample.
+    fills: bool = True
+
+    def __init__(self, settings: S) -> None:
+        super().__init__(settings)
+        self.best = Best(settings.keep) if settings.keep else None
+        self._context = Context()
+
+    # ------------------------------------------------------------ what a subclass says
+
+    @abstractmethod
+    def paint(self, samples: Sequence[Sample]) -> list[Painted]:
+        """What comes of ``samples``, ``batch_size`` of them where the operator ``fills``."""
+
+    def unfit(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The rule and detail that reject a row before anything is painted."""
+        return None
+
+    def load(self) -> None:
+        """Load weights; once per worker."""
+
+    def captions(self, sample: Sample) -> tuple[str | None, str | None]:
+        """Captions of the reference and of the target that a sample leads to."""
+        return caption_of(sample.row, "references"), caption_of(sample.row, "targets")
+
+    def evidence(self, sample: Sample, painted: Painted) -> dict[str, Any]:
+        """Why the new pair is one: what the row had, painted by this operator."""
+        old = sample.row.get("evidence") or {}
+        return {
+            "operator": self.name,
+            "reason": old.get("reason") or "painted from its text",
+            "changes": old.get("changes") or [],
+            "score": old.get("score"),
+        }
+
+    def record(self, sample: Sample, painted: Painted) -> dict[str, Any]:
+        """What is written down of a sample, beside operator, seed, number and drawn numbers."""
+        return dict(painted.note)
+
+    # ------------------------------------------------------------ the contract
+
+    @property
+    def name(self) -> str:
+        """As recipes call it."""
+        return str(getattr(self, "registered_name", type(self).__name__))
+
+    def needs(self, level: Level) -> set[str]:
+        read = {"items.media"} if self.reads_picture else set()
+        texts = {"modification"} if level == "triplets" else set()
+        return read | texts | (set() if level == "items" else {"pairs"})
+
+    def gives(self, level: Level) -> set[str]:
+        given = {"collection", "items.media", "edit"}
+        if self.best is not None:
+            given |= {f"score_edit_{name}" for name in SCORES}
+        return given | ({"pairs"} if level == "items" else set())
+
+    def columns(self, level: Level) -> list[str]:
+        if level == "items":
+            return list(schema.ITEMS.names)
+        own = ["id", "references", "targets", "evidence"]
+        return [*own, "modification"] if level == "triplets" else own
+
+    def resources(self) -> Resources:
+        """One CPU, and a GPU where there is one; rows that fill about one batch."""
+        gpus = models.gpus(getattr(self.settings, "device", "auto"))
+        rows = max(1, self.settings.batch_size // self.settings.samples)
+        return Resources(gpus=gpus, batch_size=rows, actor=True)
+
+    def check(self) -> Iterable[str]:
+        if self.best is None:
+            return ()
+        try:
+            self.best.revision()
+            chosen = self.best.settings
+            models.check_choices(chosen.device, chosen.precision)
+        except DatagenError as error:
+            return [f"keep: {error}"]
+        return ()
+
+    def open(self, context: Context) -> None:
+        self._context = context
+        self.load()
+        if self.best is not None:
+            self.best.open()
+
+    def prepare(self, rows: pa.Table) -> pa.Table:
+        """Decode the pictures of references, where the operator reads them."""
+        return _with_pictures(rows) if self.reads_picture else rows
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        lines: list[dict[str, Any]] = []
+        stage = Stage(self._context.staged)
+        given = [_opened(row) for row in rows.to_pylist()]
+        fit: list[dict[str, Any]] = []
+        for row in given:
+            if fault := self.unfit(row):
+                lines.append(line(row["id"], schema.REJECTED, *fault))
+            else:
+                fit.append(row)
+        samples = [self.sample(row, number) for row in fit for number in self._numbers()]
+        painted = self._painted(samples)
+        for at in range(0, len(samples), self.settings.samples):
+            part = slice(at, at + self.settings.samples)
+            lines += self._row(samples[part], painted[part], stage)
+        stage.publish()
+        return pa.Table.from_pylist(lines, schema=ANSWER)
+
+    # ------------------------------------------------------------ samples
+
+    def _numbers(self) -> range:
+        return range(self.settings.samples)
+
+    def sample(self, row: Mapping[str, Any], number: int) -> Sample:
+        """Sample ``number`` of a row."""
+        attempt = [str(self._context.attempt)] if self._context.attempt else []
+        key = ("sample", str(self._context.seed), row["id"], str(number), *attempt)
+        seed = int(schema.content_id(*key)[:16], 16) >> 1
+        drawn = {name: self._drawn(name, key) for name in self.ranges}
+        drawn = {name: value for name, value in drawn.items() if value is not None}
+        return Sample(row, number, seed, drawn)
+
+    def _drawn(self, name: str, key: tuple[str, ...]) -> float | None:
+        wanted = getattr(self.settings, name)
+        if not isinstance(wanted, (tuple, list)):
+            return None if wanted is None else float(wanted)
+        low, high = wanted
+        share = int(schema.content_id(*key, name)[:13], 16) / 16**13
+        return round(low + (high - low) * share, _DIGITS)
+
+    def _painted(self, samples: Sequence[Sample]) -> list[Painted]:
+        found: list[Painted] = []
+        size = self.settings.batch_size
+        for at in range(0, len(samples), size):
+            part = list(samples[at : at + size])
+            filled = part + [part[-1]] * (size - len(part)) if self.fills else part
+            found += self._within_memory(filled)[: len(part)]
+        return found
+
+    def _within_memory(self, samples: Sequence[Sample]) -> list[Painted]:
+        """What comes of ``samples``; in halves where memory does not do for all at once."""
+        try:
+            return self.paint(samples)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            told = " ".join(str(error).split())[:200]
+        _free()
+        if len(samples) == 1:
+            return [Painted(fault=("out_of_memory", told))]
+        half = len(samples) // 2
+        return [*self._within_memory(samples[:half]), *self._within_memory(samples[half:])]
+
+    # ------------------------------------------------------------ what becomes of them
+
+    def _row(
+        self, samples: Sequence[Sample], painted: Sequence[Painted], stage: Stage
+    ) -> list[dict[str, Any]]:
+        """The lines of one row: a line each for its samples."""
+        lines: list[dict[str, Any]] = []
+        good: list[tuple[Sample, Painted]] = []
+        for sample, one in zip(samples, painted, strict=True):
+            if fault := one.fault or _fault(one):
+                rule, detail = fault
+                detail = f"sample {sample.number}, seed {sample.seed}: {detail}"
+                lines.append(line(sample.row["id"], schema.FAILED, rule, detail))
+            else:
+                good.append((sample, one))
+        scores = self._scores(good)
+        chosen = self.best.chosen(scores) if self.best else [None] * len(good)
+        for (sample, one), told, lost in zip(good, scores, chosen, strict=True):
+            if lost is not None:
+                rule, detail = lost
+                detail = f"sample {sample.number}, seed {sample.seed}: {detail}"
+                lines.append(line(sample.row["id"], schema.REJECTED, rule, detail))
+            else:
+                lines.append(self._kept(sample, one, told, stage))
+        return lines
+
+    def _scores(self, good: Sequence[tuple[Sample, Painted]]) -> list[Any]:
+        if self.best is None or not good:
+            return [{}] * len(good)
+        pictures = [
+            (
+                sample.row["picture"] if one.reference is None else as_image(one.reference),
+                sample.row["picture"] if one.target is None else as_image(one.target),
+            )
+            for sample, one in good
+        ]
+        captions = [tuple(text or "" for text in self.captions(sample)) for sample, _ in good]
+        return list(self.best.scores(*zip(*pictures, strict=True), captions))  # type: ignore[arg-type]
+
+    def _kept(
+        self, sample: Sample, painted: Painted, scores: Mapping[Any, float], stage: Stage
+    ) -> dict[str, Any]:
+        """The line of a sample that goes on."""
+        before, after = self.captions(sample)
+        record = {
+            "operator": self.name,
+            "seed": sample.seed,
+            "number": sample.number,
+            **sample.drawn,
+            **self.record(sample, painted),
+        }
+        out = line(sample.row["id"], schema.KEPT) | {
+            "evidence": self.evidence(sample, painted),
+            "edit": json.dumps(record, sort_keys=True, ensure_ascii=False),
+        }
+        for side, pixels, caption in (
+            ("references", painted.reference, before),
+            ("targets", painted.target, after),
+        ):
+            if pixels is not None:
+                form, quality = self.settings.format, self.settings.quality
+                made = stage.add(as_image(pixels), form, quality)
+                out[side] = [new_member(made, caption)]
+        return out | {f"score_edit_{name}": value for name, value in scores.items()}
+
+
+def caption_of(row: Mapping[str, Any], side: str) -> str | None:
+    """The caption of the first member of a row; of an item its own."""
+    if side in row:
+        members = row[side] or []
+        return (members[0]["caption"] or None) if members else None
+    captions = row.get("captions") or []
+    return clean_caption(captions[0]) or None if captions else None
+
+
+def new_member(media: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
+    """A member that is a new item: it has no id yet."""
+    none = dict.fromkeys(one.name for one in schema.MEMBER)
+    return none | {"media": dict(media), "caption": caption}
+
+
+def as_image(pixels: Array) -> Image.Image:
+    """A picture of floats from 0 to 1."""
+    return Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8), "RGB")
+
+
+def _fault(painted: Painted) -> tuple[str, str] | None:
+    """What is wrong with what was painted."""
+    if painted.unsafe:
+        return "unsafe_picture", "the pipeline's safety checker says so"
+    for side, pixels in (("reference", painted.reference), ("target", painted.target)):
+        if pixels is None:
+            continue
+        if not np.isfinite(pixels).all():
+            return "not_finite", f"the {side} has numbers that are none; try another precision"
+        if pixels.max() < _FLAT * 10 and np.ptp(pixels) < _FLAT * 10:
+            return "black_picture", f"the {side} is black"
+    return None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+    return named or "out of memory" in text or "can't allocate memory" in text
+
+
+def _free() -> None:
+    """Give back what a forward pass that failed still holds."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _with_pictures(rows: pa.Table) -> pa.Table:
+    """``rows`` with the pixels of their first reference (of a clip its middle frame)."""
+    found: list[faults.Fault] = []
+    sizes: list[list[Any]] = [[], [], []]
+    for row in rows.select(_present(rows, ("references", "media"))).to_pylist():
+        own = (row["references"] or [{}])[0].get("media") if "references" in row else row["media"]
+        picture = None
+        try:
+            if not own:
+                raise media.MediaError("no_picture", "the reference has no picture")
+            picture = frames.of(own, "middle", media.admitted(own))[0].image
+            found.append(None)
+        except media.MediaError as error:
+            found.append((schema.FAILED, error.rule, error.detail))
+        width, height = picture.size if picture else (None, None)
+        pixels = picture.convert("RGB").tobytes() if picture else None
+        for place, value in enumerate((width, height, pixels)):
+            sizes[place].append(value)
+    kinds = (pa.int32(), pa.int32(), pa.large_binary())
+    for name, values, kind in zip(_PICTURE, sizes, kinds, strict=True):
+        rows = rows.append_column(name, pa.array(values, kind))
+    for name, column in faults.columns(found).items():
+        rows = rows.append_column(name, column)
+    return rows
+
+
+def _present(rows: pa.Table, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in rows.column_names]
+
+
+def _opened(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its picture in place of the pixels."""
+    pixels = row.pop(_PICTURE[2], None)
+    width, height = (row.pop(name, None) for name in _PICTURE[:2])
+    if pixels is not None:
+        row["picture"] = Image.frombytes("RGB", (width, height), pixels)
+    return row
