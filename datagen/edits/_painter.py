@@ -230,17 +230,11 @@ class Painter(RowOperator[S], Generic[S]):
         attempt = [str(self._context.attempt)] if self._context.attempt else []
         key = ("sample", str(self._context.seed), row["id"], str(number), *attempt)
         seed = int(schema.content_id(*key)[:16], 16) >> 1
-        drawn = {name: self._drawn(name, key) for name in self.ranges}
-        drawn = {name: value for name, value in drawn.items() if value is not None}
+        wanted = {name: getattr(self.settings, name) for name in self.ranges}
+        drawn = {
+            name: _drawn(value, (*key, name)) for name, value in wanted.items() if value is not None
+        }
         return Sample(row, number, seed, drawn)
-
-    def _drawn(self, name: str, key: tuple[str, ...]) -> float | None:
-        wanted = getattr(self.settings, name)
-        if not isinstance(wanted, (tuple, list)):
-            return None if wanted is None else float(wanted)
-        low, high = wanted
-        share = int(schema.content_id(*key, name)[:13], 16) / 16**13
-        return round(low + (high - low) * share, _DIGITS)
 
     def _painted(self, samples: Sequence[Sample]) -> list[Painted]:
         found: list[Painted] = []
@@ -294,15 +288,15 @@ class Painter(RowOperator[S], Generic[S]):
     def _scores(self, good: Sequence[tuple[Sample, Painted]]) -> list[Any]:
         if self.best is None or not good:
             return [{}] * len(good)
-        pictures = [
-            (
-                sample.row["picture"] if one.reference is None else as_image(one.reference),
-                sample.row["picture"] if one.target is None else as_image(one.target),
-            )
-            for sample, one in good
-        ]
-        captions = [tuple(text or "" for text in self.captions(sample)) for sample, _ in good]
-        return list(self.best.scores(*zip(*pictures, strict=True), captions))  # type: ignore[arg-type]
+
+        def picture(sample: Sample, pixels: Array | None) -> Image.Image:
+            found: Image.Image = sample.row["picture"] if pixels is None else as_image(pixels)
+            return found
+
+        before = [picture(sample, one.reference) for sample, one in good]
+        after = [picture(sample, one.target) for sample, one in good]
+        texts = [self.captions(sample) for sample, _ in good]
+        return list(self.best.scores(before, after, [(a or "", b or "") for a, b in texts]))
 
     def _kept(
         self, sample: Sample, painted: Painted, scores: Mapping[Any, float], stage: Stage
@@ -329,6 +323,15 @@ class Painter(RowOperator[S], Generic[S]):
                 made = stage.add(as_image(pixels), form, quality)
                 out[side] = [new_member(made, caption)]
         return out | {f"score_edit_{name}": value for name, value in scores.items()}
+
+
+def _drawn(wanted: Range, key: Sequence[str]) -> float:
+    """A number of a range, by its key."""
+    if not isinstance(wanted, (tuple, list)):
+        return float(wanted)
+    low, high = wanted
+    share: float = int(schema.content_id(*key)[:13], 16) / 16**13
+    return round(low + (high - low) * share, _DIGITS)
 
 
 def caption_of(row: Mapping[str, Any], side: str) -> str | None:
