@@ -31,7 +31,8 @@ def write(
     template: a file of this package; facts: how the model was made; figures: what was measured;
     libraries: whose versions are told.
     """
-    size = sum(path.stat().st_size for path in Path(folder).iterdir() if path.name != "README.md")
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files if path.name != "README.md")
     versions = {name: importlib.metadata.version(name) for name in libraries}
     told = {
         "made": {**facts, "libraries": versions, "megabytes": round(size / 1e6, 1)},

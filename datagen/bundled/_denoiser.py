@@ -100,13 +100,14 @@ def tokens(words: Any, texts: list[list[str]]) -> torch.Tensor:
     return torch.cat(parts).view(len(texts), 2, -1)
 
 
-def learn_words(nets: Nets, data: Data, args: Any) -> None:
-    """Teach the text encoder alone what texts say; kept beside the checkpoints."""
+def learn_words(nets: Nets, data: Data, args: Any) -> float:
+    """Teach the text encoder alone what texts say; kept beside the checkpoints. The minutes that
+    it took."""
     path = os.path.join(args.work, "words.pt")
     if os.path.exists(path):
         saved = torch.load(path, weights_only=True)
-        nets.load_state_dict(saved, strict=False)
-        return
+        nets.load_state_dict(saved["words"], strict=False)
+        return float(saved["minutes"])
     nets.to(args.kind)
     masters = nets.masters(args, "text aside.queries aside.keys aside.values aside.thing "
                            "aside.ground aside.asked")  # fmt: skip
@@ -128,7 +129,9 @@ def learn_words(nets: Nets, data: Data, args: Any) -> None:
             print(f"words {step:5d}  {spent:5.1f} min  captions {told.item():.3f}  "
                   f"texts {wanted.item():.3f}", flush=True)  # fmt: skip
     nets.to(torch.float32).load_state_dict(masters.averaged(), strict=False)
-    _open_clip.checkpoint(path, masters.averaged())
+    minutes = (time.monotonic() - began) / 60
+    _open_clip.checkpoint(path, {"words": masters.averaged(), "minutes": minutes})
+    return minutes
 
 
 @dataclass(frozen=True)

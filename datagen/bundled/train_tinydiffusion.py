@@ -12,13 +12,23 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from datagen import models
-from datagen.bundled import _autoencoder, _card, _denoiser, _diffusers, _edits, _open_clip
+from datagen.bundled import (
+    _autoencoder,
+    _card,
+    _denoiser,
+    _diffusers,
+    _edits,
+    _open_clip,
+    _painting,
+    _requests,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -59,6 +69,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--precision", default="bf16", choices=["bf16", "fp32"])
     add("--optimizer", default="muon", choices=["muon", "adamw"])
     add("--processes", type=int, default=2, help="that render")
+    add("--measured", type=int, default=40, help="edits of each kind that are measured")
     add("--threads", type=int, default=0, help="of torch; 0: as it likes")
     args = parser.parse_args(given)
     args.work = args.work or f"{args.out.rstrip('/')}.work"
@@ -73,18 +84,19 @@ def world(args: argparse.Namespace) -> _edits.World:
     return _edits.World(args.seed, args.families)
 
 
-def autoencoder(args: argparse.Namespace, paths: list[str]) -> Any:
-    """The autoencoder, trained where it is not yet, in float32."""
+def autoencoder(args: argparse.Namespace, paths: list[str]) -> tuple[Any, float]:
+    """The autoencoder, trained where it is not yet, in float32; the minutes that it took."""
     torch.manual_seed(args.seed)
     vae = _diffusers.build_vae()
     path = os.path.join(args.work, "vae.pt")
     if not os.path.exists(path):
         few = _edits.read(paths[: max(1, _ENOUGH // (_edits.PART * _edits.World.members))])
-        _autoencoder.train(vae, few, args)
+        minutes = _autoencoder.train(vae, few, args)
         _autoencoder.settle(vae, few.pixels[:2000])
-        _open_clip.checkpoint(path, vae.state_dict())
-    vae.load_state_dict(torch.load(path, weights_only=True))
-    return vae.eval()
+        _open_clip.checkpoint(path, {"vae": vae.state_dict(), "minutes": minutes})
+    saved = torch.load(path, weights_only=True)
+    vae.load_state_dict(saved["vae"])
+    return vae.eval(), saved["minutes"]
 
 
 def nets(args: argparse.Namespace, words: Any) -> _denoiser.Nets:
@@ -113,6 +125,57 @@ def write(folder: str, vae: Any, trained: _denoiser.Nets, words: Any) -> None:
     _diffusers.save(folder, parts)
 
 
+def facts(args: argparse.Namespace, built: Mapping[str, Any], learned: Any, minutes: Any) -> Any:
+    """How both models were made. built: ``vae``, ``text``, ``unet`` and ``words``."""
+    counts = {
+        name: sum(one.numel() for one in built[name].parameters())
+        for name in ("vae", "text", "unet")
+    }
+    heads = built["unet"].config.attention_head_dim
+    return {
+        "seed": args.seed,
+        "command": f"python -m datagen.bundled.train_tinydiffusion --seed {args.seed} "
+        f"--families {args.families} --vae-steps {args.vae_steps} --text-steps {args.text_steps} "
+        f"--steps {args.steps} --rate {args.rate:g} --precision {args.precision} "
+        "--out tinydiffusion",
+        "hardware": f"CPU ({platform.machine()}), threads of torch: {torch.get_num_threads()}",
+        "minutes": {name: round(value, 1) for name, value in minutes.items()},
+        "pictures": len(learned.latents),
+        "edits": len(learned.before),
+        "side": _edits.SIDE,
+        "latent": _edits.SIDE // _diffusers.FACTOR,
+        "deep": _edits.SIDE // _diffusers.FACTOR // 2,
+        "channels": _diffusers.CHANNELS,
+        "heads": heads,
+        "weights": counts,
+        "vae_steps": args.vae_steps,
+        "text_steps": args.text_steps,
+        "steps": args.steps,
+        "batch": args.batch,
+        "widths": list(args.widths),
+        "text_width": args.text_width,
+        "text_layers": args.text_layers,
+        "vocabulary": len(built["words"]),
+        "wordings": _requests.number(),
+        "length": _diffusers.LENGTH - 2,
+    }
+
+
+def cards(folder: str, told: Mapping[str, Any], measured: int) -> None:
+    """Measure both models in ``folder`` and write a card beside each."""
+    for name, other in (("tinyeditor", "tinypainter"), ("tinypainter", "tinyeditor")):
+        reference = f"file:{os.path.abspath(os.path.join(folder, name))}"
+        measure = getattr(_painting, f"measure_{name.removeprefix('tiny')}")
+        use = {
+            "steps": _painting.STEPS,
+            "guidance": _painting.GUIDANCE[name],
+            "samples": _painting.SAMPLES,
+        }
+        figures = measure(reference, measured if name == "tinyeditor" else 4 * measured)
+        more = {**told, "other": other, "use": use}
+        _card.write(os.path.join(folder, name), f"{name}.md.j2", more, figures, LIBRARIES)
+
+
 def main(given: list[str] | None = None) -> None:
     """Render, train, write the folders, measure, write the cards."""
     run(arguments(given))
@@ -126,13 +189,15 @@ def run(args: argparse.Namespace) -> None:
     os.makedirs(args.work, exist_ok=True)
     paths = _edits.rendered(world(args), os.path.join(args.work, "scenes"), args.processes)
     words = _diffusers.tokenizer()
-    vae = autoencoder(args, paths)
+    vae, first = autoencoder(args, paths)
     learned = data(args, paths, vae, words)
     trained = nets(args, words)
-    _denoiser.learn_words(trained, learned, args)
-    minutes = _denoiser.train(trained, learned, args)
+    second = _denoiser.learn_words(trained, learned, args)
+    third = _denoiser.train(trained, learned, args)
     write(args.out, vae, trained, words)
-    _ = (minutes, platform.machine(), _card.FACTS)
+    built = {"vae": vae, "text": trained.text, "unet": trained.unet, "words": words}
+    minutes = {"autoencoder": first, "text encoder": second, "denoiser": third}
+    cards(args.out, facts(args, built, learned, minutes), args.measured)
 
 
 if __name__ == "__main__":
