@@ -119,6 +119,7 @@ class Painter(RowOperator[S], Generic[S]):
         super().__init__(settings)
         self.best = Best(settings.keep) if settings.keep else None
         self._context = Context()
+        self._room = settings.batch_size
 
     # ------------------------------------------------------------ what a subclass says
 
@@ -246,7 +247,13 @@ class Painter(RowOperator[S], Generic[S]):
         return found
 
     def _within_memory(self, samples: Sequence[Sample]) -> list[Painted]:
-        """What comes of ``samples``; in halves where memory does not do for all at once."""
+        """What comes of ``samples``; in halves where memory does not do for all at once, and from
+        then on no more together than it did for.
+        """
+        if len(samples) > self._room:
+            cuts = range(0, len(samples), self._room)
+            parts = [samples[at : at + self._room] for at in cuts]
+            return [one for part in parts for one in self._within_memory(part)]
         try:
             return self.paint(samples)
         except (RuntimeError, MemoryError) as error:
@@ -256,8 +263,8 @@ class Painter(RowOperator[S], Generic[S]):
         _free()
         if len(samples) == 1:
             return [Painted(fault=("out_of_memory", told))]
-        half = len(samples) // 2
-        return [*self._within_memory(samples[:half]), *self._within_memory(samples[half:])]
+        self._room = len(samples) // 2
+        return self._within_memory(samples)
 
     # ------------------------------------------------------------ what becomes of them
 
@@ -322,6 +329,8 @@ class Painter(RowOperator[S], Generic[S]):
                 form, quality = self.settings.format, self.settings.quality
                 made = stage.add(as_image(pixels), form, quality)
                 out[side] = [new_member(made, caption)]
+            elif side == "targets" and side not in sample.row:
+                out[side] = [schema.member(sample.row)]
         return out | {f"score_edit_{name}": value for name, value in scores.items()}
 
 

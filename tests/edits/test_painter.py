@@ -157,7 +157,10 @@ def test_out_of_memory_halves_the_batch_and_changes_no_picture(tmp_path: Path) -
     operator = opened(tmp_path, samples=8, batch_size=8)
     operator.room = 3
     assert hashes(lines(operator, "a")) == whole
-    assert operator.calls == [8, 4, 2, 2, 4, 2, 2]
+    assert operator.calls == [8, 4, 2, 2, 2, 2]
+    # What did not fit is not tried again.
+    lines(operator, "b")
+    assert operator.calls[6:] == [2, 2, 2, 2]
 
 
 def test_a_row_that_memory_never_holds_fails_alone(tmp_path: Path) -> None:
