@@ -228,10 +228,22 @@ def faults(
             yield f"is told '{name}' by {ours[name]}, not by 'arguments'"
         elif any(part in name for part in _INNER):
             yield f"cannot be told '{name}' by a recipe"
+    yield from _no_step(settings, parameters, told)
     said = {"true_cfg_scale", argument("guidance", parameters)} & settings.arguments.keys()
     true = argument("guidance", parameters) == "true_cfg_scale" or said
     if settings.negative_prompt and "true_cfg_scale" in parameters and not true:
         yield "heeds a negative_prompt only with arguments: {true_cfg_scale: …} above 1"
+
+
+def _no_step(
+    settings: PipelineSettings, parameters: Mapping[str, Any], told: Mapping[str, Told]
+) -> Iterator[str]:
+    """A strength so small that none of the steps is left."""
+    steps = settings.steps or parameters.get("num_inference_steps")
+    strength = told.get("strength") or parameters.get("strength")
+    low = strength[0] if isinstance(strength, tuple) else strength
+    if isinstance(low, float) and isinstance(steps, int) and int(low * steps) < 1:
+        yield f"has no step left: {steps} steps at a strength of {low:g}; raise one of them"
 
 
 def fitted(picture: Image.Image, size: int | tuple[int, int], step: int = STEP) -> Image.Image:

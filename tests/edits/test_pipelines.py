@@ -170,6 +170,9 @@ def test_each_picture_of_a_call_has_its_own_guidance(tiny: Any, index: str, kind
     if kind == "instruct":
         told["image_guidance"] = (1.0, 2.0)
         guidances = [one | {"image_guidance": 1.25 + at / 2} for at, one in enumerate(guidances)]
+    if kind in ("img2img", "inpaint"):
+        told["strength"] = 1.0
+        guidances = [one | {"strength": 1.0} for one in guidances]
     pipeline = load(settings(tiny(index)), kind, told)
     assert pipeline.together
     calls = [call(at, kind, **drawn) for at, drawn in enumerate(guidances)]
@@ -302,6 +305,14 @@ def test_offloading_needs_a_gpu(tiny: Any) -> None:
             {},
             "not both",
         ),
+        (
+            "StableDiffusionXLPipeline",
+            "img2img",
+            {"steps": 2},
+            {"strength": (0.4, 0.9)},
+            "no step left: 2 steps at a strength of 0.4",
+        ),
+        ("StableDiffusionXLPipeline", "img2img", {"steps": 2}, {}, "at a strength of 0.3"),
         ("StableDiffusionPipeline", "text", {"device": "gpu"}, {}, "device 'gpu'"),
         ("StableDiffusionPipeline", "text", {"size": 65}, {}, "multiples of 8"),
     ],
@@ -319,6 +330,8 @@ def test_a_sound_step_has_no_fault(
     tiny: Any, index: str, kind: Kind, called: str, arguments: dict[str, Any]
 ) -> None:
     told: dict[str, Told] = {"guidance": (2.0, 7.0)}
+    if kind in ("img2img", "inpaint"):
+        told["strength"] = (0.5, 1.0)
     named = Named(settings(tiny(index), arguments=arguments), kind, told)
     assert list(named.faults()) == []
     assert named.class_name(named.index()) == called
