@@ -20,7 +20,11 @@ def export_command(
     run: Annotated[str, typer.Argument(help="Run directory, here or on any fsspec path.")],
     format: Annotated[
         str,
-        typer.Option("--format", "-f", help="covr, lasco, cirr, fashioniq, megapairs or hf."),
+        typer.Option(
+            "--format",
+            "-f",
+            help="covr, lasco, cirr, fashioniq, megapairs, instruct_pix2pix or hf.",
+        ),
     ],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder, here or on any fsspec path.")],
     split: Annotated[

@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cached_property
 from typing import Any, Literal
 
 from datagen import media, store
@@ -61,12 +62,11 @@ class Files:
 
         ``places``: (path below the folder, medium as in schema.MEDIA), each path once.
         """
-        there = {} if self.local else _sizes(self.out)
         failed: dict[str, str] = {}
 
         def one(place: str, where: Mapping[str, Any]) -> str | None:
             try:
-                return self._one(place, where, there)
+                return self.one(place, where)
             except Unreadable as error:
                 failed[place] = str(error)
                 return None
@@ -77,9 +77,18 @@ class Files:
                 setattr(self, done, getattr(self, done) + 1)
         return failed
 
-    def _one(self, place: str, where: Mapping[str, Any], there: Mapping[str, int]) -> str:
-        path = store.join(self.out, place)
-        size = _size(path) if self.local else there.get(place)
+    def there(self, place: str) -> int | None:
+        """The bytes that the file at a place had when the export began; None: there was none."""
+        return _size(store.join(self.out, place)) if self.local else self._before.get(place)
+
+    @cached_property
+    def _before(self) -> dict[str, int]:
+        """Sizes of what a far folder holds."""
+        return _sizes(self.out)
+
+    def one(self, place: str, where: Mapping[str, Any]) -> str:
+        """Bring one medium to its place: ``kept``, ``linked`` or ``written``. Raises Unreadable."""
+        path, size = store.join(self.out, place), self.there(place)
         if size is not None and size == where["size"]:
             return "kept"
         if self.mode == "link" and self.local and self._linked(path, where):

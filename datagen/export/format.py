@@ -39,6 +39,8 @@ class Format(ABC):
 
     #: Whether its released loaders open images alone, and no clips.
     images_only: ClassVar[bool] = True
+    #: Whether media are no files by item: the format writes them with its triplets.
+    embeds: bool = False
 
     def __init__(self, options: Options, numbers: Mapping[str, int], selection: Selection) -> None:
         self.options = options
@@ -60,6 +62,10 @@ class Format(ABC):
     @abstractmethod
     def write(self, book: Book) -> None:
         """Write the files of one split."""
+
+    def embedded(self, items: int) -> dict[str, int]:
+        """What became of the media of a format that ``embeds`` them, of so many items."""
+        return {"embedded": items}
 
     @abstractmethod
     def reading(self, out: str, splits: Sequence[str]) -> list[str]:

@@ -44,9 +44,7 @@ class Selection:
             raise DatagenError(f"{run.out}: no triplet to export")
         self.run = run
         self.every = every
-        self.table = table
-        self._batches = table.to_batches(max_chunksize=PART)
-        self._starts = np.cumsum([0, *(part.num_rows for part in self._batches)])[:-1]
+        self._hold(table)
         self._of_split: dict[str, pa.Array] = {}
         names = _splits(table)
         for name in sorted(set(names), key=_usual):
@@ -55,6 +53,15 @@ class Selection:
                     f"{run.out}: split {name!r}: a name of letters, digits, _ and - was expected"
                 )
             self._of_split[name] = pa.array([i for i, one in enumerate(names) if one == name])
+
+    def _hold(self, table: pa.Table) -> None:
+        self.table = table
+        self._batches = table.to_batches(max_chunksize=PART)
+        self._starts = np.cumsum([0, *(part.num_rows for part in self._batches)])[:-1]
+
+    def add(self, name: str, values: pa.Array) -> None:
+        """Give every triplet a further column, which :meth:`rows` can sort by."""
+        self._hold(self.table.append_column(name, values))
 
     @property
     def splits(self) -> list[str]:

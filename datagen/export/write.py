@@ -15,6 +15,7 @@ from datagen.export.fashioniq import FashionIq
 from datagen.export.files import Files, plain
 from datagen.export.format import Format, Options
 from datagen.export.hf import HuggingFace
+from datagen.export.instruct_pix2pix import InstructPix2Pix
 from datagen.export.lasco import Lasco
 from datagen.export.megapairs import MegaPairs
 from datagen.export.selection import Item, Selection, numbers
@@ -26,6 +27,7 @@ FORMATS: dict[str, type[Format]] = {
     "cirr": Cirr,
     "fashioniq": FashionIq,
     "megapairs": MegaPairs,
+    "instruct_pix2pix": InstructPix2Pix,
     "hf": HuggingFace,
 }
 NOTE = "export.json"
@@ -57,8 +59,8 @@ class Written:
 
     splits: by split the triplets, the files with their entries, and what was ``left_out`` (what →
     count and examples); media: how many were ``written``, ``linked``, ``kept`` (there already),
-    ``embedded`` and ``failed``; reading: lines that say how to read it; notes: what else should
-    be known.
+    ``embedded``, ``re-encoded`` and ``failed``; reading: lines that say how to read it; notes: what
+    else should be known.
     """
 
     out: str
@@ -112,8 +114,8 @@ def export(
         maker.finish(out, note["splits"])
     store.write_json(store.join(out, NOTES, NOTE), note)
     media = {"written": files.written, "linked": files.linked, "kept": files.kept}
-    if getattr(maker, "embeds", False):
-        media = {"embedded": len(items) - len(lost)}
+    if maker.embeds:
+        media = maker.embedded(len(items) - len(lost))
     return Written(
         out=out,
         format=format,
@@ -166,7 +168,7 @@ def _write_media(
     lost = {name: "captions only" for name, item in items.items() if not item["media"]}
     lost |= {name: "an id that cannot name a file" for name in items if not plain(name)}
     files = Files(out, maker.options.media)
-    if maker.options.media == "none" or getattr(maker, "embeds", False):
+    if maker.options.media == "none" or maker.embeds:
         return lost, files
     places = {maker.place(item): item for name, item in items.items() if name not in lost}
     watch.start("media", len(places))
@@ -201,7 +203,7 @@ def _write_split(
 def _told_items(maker: Format, selection: Selection, split: str, lost: Mapping[str, str]) -> Any:
     """A line per item: what it is called here, and what it is in the run."""
     for name, item in selection.items([split], maker.roles).items():
-        there = name not in lost and not getattr(maker, "embeds", False)
+        there = name not in lost and not maker.embeds
         yield {
             "id": name,
             "number": maker.numbers[name],
