@@ -5,7 +5,6 @@ Sentence-BERT: Reimers and Gurevych 2019 (arXiv:1908.10084).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,10 +16,8 @@ from datagen import faults, models
 from datagen.embed import _rows
 from datagen.errors import DatagenError
 from datagen.schema import Level
+from datagen.sentences import SentenceEncoder
 from datagen.step import Context, Embedder, Resources, Settings
-
-#: Texts are padded to a multiple of this many tokens.
-BUCKET = 16
 
 
 class SentenceTransformersSettings(Settings):
@@ -66,7 +63,7 @@ class SentenceTransformers(Embedder[SentenceTransformersSettings]):
         return super().gives(level) | {f"texts.{self.settings.space}"}
 
     def texts(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        return self.encode(texts)
+        return self.encoder.texts(texts)
 
     def columns(self, level: Level) -> list[str]:
         return ["id", "captions"]
@@ -90,68 +87,19 @@ class SentenceTransformers(Embedder[SentenceTransformersSettings]):
             yield str(error)
 
     def open(self, context: Context) -> None:
-        device = models.device(self.settings.device)
-        precision = models.precision(self.settings.precision, device)
-        self.model = models.load_sentence_transformer(
-            self.ref, device, precision, self.settings.trust_remote_code
+        chosen = self.settings
+        self.encoder = SentenceEncoder(
+            self.ref,
+            device=chosen.device,
+            precision=chosen.precision,
+            batch_size=chosen.batch_size,
+            prompt=chosen.prompt,
+            trust_remote_code=chosen.trust_remote_code,
         )
-        self.device = device
-        self.width = self.encode(["a"]).shape[1]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         wrong = faults.of(rows)
         captions = rows["captions"].to_pylist()
-        usable, vectors = _rows.caption_vectors(captions, self.settings.which, self.encode)
+        usable, vectors = _rows.caption_vectors(captions, self.settings.which, self.encoder.texts)
         _rows.without_caption(wrong, usable)
-        return _rows.result(rows["id"], usable, vectors, wrong, self.width)
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        """Unit vectors (n, width) of ``texts``, float32 of half precision."""
-        if not texts:
-            return np.zeros((0, self.width), dtype=np.float32)
-        found: dict[int, np.ndarray[Any, Any]] = {}
-        for length, numbers in self._by_length(texts).items():
-            for start in range(0, len(numbers), self.settings.batch_size):
-                part = numbers[start : start + self.settings.batch_size]
-                filled = [texts[i] for i in part]
-                filled += filled[:1] * (self.settings.batch_size - len(part))
-                found.update(zip(part, self._forward(filled, length), strict=False))
-        return models.unit_vectors(np.stack([found[i] for i in range(len(texts))]))
-
-    def _prompt(self) -> str | None:
-        if self.settings.prompt is not None:
-            return self.settings.prompt
-        name = getattr(self.model, "default_prompt_name", None)
-        return self.model.prompts.get(name) if name else None
-
-    def _by_length(self, texts: Sequence[str]) -> dict[int, list[int]]:
-        """Row numbers by padded length in tokens; one group where the encoder has no tokens."""
-        tokenizer = getattr(self.model[0], "tokenizer", None)
-        if not callable(tokenizer):
-            return {0: list(range(len(texts)))}
-        prompt = self._prompt() or ""
-        groups: dict[int, list[int]] = {}
-        lengths = tokenizer([prompt + text for text in texts])["input_ids"]
-        limit = self.model.max_seq_length or sys.maxsize
-        for number, ids in enumerate(lengths):
-            padded = -(-min(len(ids), limit) // BUCKET) * BUCKET
-            groups.setdefault(min(padded, limit), []).append(number)
-        return dict(sorted(groups.items()))
-
-    def _forward(self, texts: list[str], length: int) -> np.ndarray[Any, Any]:
-        import torch
-
-        prompt = self._prompt()
-        with torch.inference_mode():
-            if not length:
-                vectors = self.model.encode(texts, prompt=prompt, batch_size=len(texts))
-                return np.asarray(vectors, dtype=np.float32)
-            shape = {"text": {"padding": "max_length", "max_length": length}}
-            features = self.model.preprocess(texts, prompt=prompt, processing_kwargs=shape)
-            features = {
-                name: value.to(self.device) if isinstance(value, torch.Tensor) else value
-                for name, value in features.items()
-            }
-            vectors = self.model(features)["sentence_embedding"]
-        out: np.ndarray[Any, Any] = vectors.float().cpu().numpy()
-        return out
+        return _rows.result(rows["id"], usable, vectors, wrong, self.encoder.width)

@@ -15,6 +15,7 @@ from datagen import schema
 from datagen.report import _columns, _steps
 from datagen.report._columns import flat
 from datagen.result import Run
+from datagen.shards._plan import VECTOR, VECTOR_FILE
 from datagen.shards._write import EXTENSIONS, UNKNOWN
 
 #: Identifiers of licences that the Hub knows.
@@ -125,7 +126,9 @@ def _scores(run: Run) -> list[str]:
 
 
 def members(run: Run, stats: Mapping[str, Any]) -> list[str]:
-    """Names of the media in the shards, without the key: ``reference.jpg``, ``negative.0.png``."""
+    """Names of the members of the shards beside their texts, without the key: ``reference.jpg``,
+    ``negative.0.png``, ``target.npy``.
+    """
     path = _steps.triplets_path(run) or ""
     settings: Mapping[str, Any] = next(
         (step["settings"] for step in stats["steps"] if step["kind"] == "shards"), {}
@@ -140,7 +143,8 @@ def members(run: Run, stats: Mapping[str, Any]) -> list[str]:
         for role in roles:
             if role in table.column_names:
                 found |= _places(table, role)
-    return [_name(*one) for one in sorted(found, key=lambda o: (_ORDER[o[0]], o[1], o[2]))]
+    names = [_name(*one) for one in sorted(found, key=lambda o: (_ORDER[o[0]], o[1], o[2]))]
+    return names + ([VECTOR_FILE] if VECTOR in _columns.names(path) else [])
 
 
 _ORDER = {"references": 0, "targets": 1, "negatives": 2}
@@ -165,7 +169,7 @@ def _name(role: str, place: int, form: str) -> str:
 
 def features(columns: Iterable[str], scores: Iterable[str]) -> list[dict[str, Any]]:
     """The columns of the shards as ``datasets`` describes them in a card."""
-    media = [{"name": name, "dtype": _kind(name)} for name in dict.fromkeys(columns)]
+    media = [{"name": name, **_kind(name)} for name in dict.fromkeys(columns)]
     about = [{"name": name, "dtype": "float64"} for name in scores]
     evidence, line = schema.EVIDENCE, schema.PROVENANCE.value_type
     text = [_feature(name, pa.string()) for name in ("id", "modification", "pair", "split")]
@@ -187,9 +191,11 @@ def features(columns: Iterable[str], scores: Iterable[str]) -> list[dict[str, An
     ]
 
 
-def _kind(name: str) -> str:
+def _kind(name: str) -> dict[str, str]:
+    if name == VECTOR_FILE:
+        return {"list": "float32"}
     end = name.rpartition(".")[2]
-    return "image" if end in _IMAGES else "video" if end in _CLIPS else "binary"
+    return {"dtype": "image" if end in _IMAGES else "video" if end in _CLIPS else "binary"}
 
 
 def _feature(name: str, kind: pa.DataType) -> dict[str, Any]:

@@ -26,6 +26,12 @@ VERSION = 1
 #: What is taken for the JSON of a triplet and of each of its members, texts aside (bytes).
 _JSON_ROW, _JSON_MEMBER = 1000, 350
 
+#: A vector that stands for the target, as ``edit: text_target`` gives it (fixed-size list of
+#: float32), and what its member of the tar is called.
+VECTOR, VECTOR_FILE = "target_vector", "target.npy"
+#: Bytes ahead of the numbers in a file of NumPy.
+_NPY_HEAD = 128
+
 _SPLIT = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -59,7 +65,8 @@ def plan(
     the triplet that would take it over ``max_size`` (bytes of media as known, and an allowance
     for the texts) or ``max_count``. Raises DatagenError for a split that is no name for a file.
     """
-    names = [name for name in [*schema.TRIPLETS.names, "negatives"] if name in table.column_names]
+    known = [*schema.TRIPLETS.names, "negatives", VECTOR]
+    names = [name for name in known if name in table.column_names]
     rows = table.select([*names, *score_columns(table)]).replace_schema_metadata(None)
     splits = table["split"].to_pylist() if "split" in table.column_names else ["train"] * len(table)
     shards: list[Shard] = []
@@ -102,6 +109,10 @@ def sizes(rows: pa.Table, negatives: bool) -> list[int]:
         if name in rows.column_names:
             where = ["item"] if name == "negatives" else []
             total += _of_members(rows[name], where, with_bytes=name != "negatives" or negatives)
+    if VECTOR in rows.column_names:
+        long = _NPY_HEAD + 4 * rows[VECTOR].type.list_size
+        there = pc.is_valid(rows[VECTOR]).to_numpy()
+        total += np.where(there, _in_blocks(np.full(len(rows), long, np.int64)), 0)
     return [int(size) for size in total]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import re
@@ -10,9 +11,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from datagen import media, store
 from datagen.ahead import read_ahead
 from datagen.shards import _tar
+from datagen.shards._plan import VECTOR, VECTOR_FILE
 
 #: Media that are kept for the next triplets of a shard (bytes), and the largest of them.
 CACHE, CACHED = 64 << 20, 4 << 20
@@ -159,7 +163,7 @@ def _pieces(blocks: Iterator[bytes]) -> list[bytes]:
 
 
 def _sample(row: Mapping[str, Any], spec: Mapping[str, Any], read: _Reader) -> Iterator[bytes]:
-    """The blocks of one triplet: media, text, JSON."""
+    """The blocks of one triplet: media, the target's vector where there is one, text, JSON."""
     key = row["id"]
     if not _KEY.fullmatch(key):
         raise ValueError(f"{key!r}: an id of letters, digits, - and _ was expected")
@@ -180,13 +184,22 @@ def _sample(row: Mapping[str, Any], spec: Mapping[str, Any], read: _Reader) -> I
             if role == "negative":
                 about |= {"kind": entry["kind"], "score": _number(entry["score"])}
             described[column].append(about)
+    vector = row.get(VECTOR)
     for end, data in (
+        *([(VECTOR_FILE, _npy(vector))] if vector is not None else []),
         ("txt", (row["modification"] or "").encode()),
         ("json", _json(row, spec["split"], described)),
     ):
         yield _tar.header(f"{key}.{end}", len(data))
         yield data
         yield _tar.padding(len(data))
+
+
+def _npy(vector: Sequence[float]) -> bytes:
+    """A vector as a file of NumPy: little-endian float32."""
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.asarray(vector, "<f4"), version=(1, 0), allow_pickle=False)
+    return out.getvalue()
 
 
 def _member_name(role: str, number: int, where: Mapping[str, Any] | None) -> str | None:

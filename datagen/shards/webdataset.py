@@ -55,9 +55,10 @@ class WebDatasetShards(TableOperator[WebDatasetShardsSettings]):
 
     A triplet with the id KEY is KEY.reference.EXT, KEY.target.EXT (KEY.reference.1.EXT, … for
     more), KEY.negative.0.EXT …, KEY.txt (the modification) and KEY.json (everything else; the
-    labels of an item are a JSON text in it). EXT is the true format; bytes are the source's,
-    checked against the hash taken at ingest. Beside each tar its notes (``.json``): what was
-    planned, the tar's size and hash. A shard with the right notes is not written again.
+    labels of an item are a JSON text in it); KEY.target.npy where the target is a vector. EXT is
+    the true format; bytes are the source's, checked against the hash taken at ingest. Beside each
+    tar its notes (``.json``): what was planned, the tar's size and hash. A shard with the right
+    notes is not written again.
 
     A triplet whose media are gone or have changed since ingest fails as ``media_changed``; one
     whose id cannot name a tar member fails as ``bad_id``. Plain ``webdataset``, ``datasets`` and

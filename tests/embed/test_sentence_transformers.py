@@ -75,23 +75,23 @@ def test_vectors_do_not_depend_on_batches_or_order(tiny_encoder: str) -> None:
 
 def test_a_prompt_stands_before_every_caption(tiny_encoder: str) -> None:
     own = library.SentenceTransformer(tiny_encoder.removeprefix("file:"), device="cpu")
-    found = opened(tiny_encoder, prompt="two red ").encode(["dogs", "a man on the beach"])
+    found = opened(tiny_encoder, prompt="two red ").texts(["dogs", "a man on the beach"])
     theirs = own.encode(
         ["dogs", "a man on the beach"], prompt="two red ", normalize_embeddings=True
     )
     assert np.abs(found - theirs).max() < 1e-3
-    assert np.abs(found - opened(tiny_encoder).encode(["dogs", "a man on the beach"])).max() > 0.01
+    assert np.abs(found - opened(tiny_encoder).texts(["dogs", "a man on the beach"])).max() > 0.01
 
 
 def test_the_prompt_of_the_models_own_configuration_is_used(tiny_encoder: str) -> None:
     operator = opened(tiny_encoder)
-    plain = operator.encode(["dogs"])
-    operator.model.prompts = {"query": "two red "}
-    operator.model.default_prompt_name = "query"
+    plain = operator.texts(["dogs"])
+    operator.encoder.model.prompts = {"query": "two red "}
+    operator.encoder.model.default_prompt_name = "query"
     assert (
-        operator.encode(["dogs"]) == opened(tiny_encoder, prompt="two red ").encode(["dogs"])
+        operator.texts(["dogs"]) == opened(tiny_encoder, prompt="two red ").texts(["dogs"])
     ).all()
-    assert (operator.encode(["dogs"]) != plain).any()
+    assert (operator.texts(["dogs"]) != plain).any()
 
 
 def test_an_encoder_without_a_transformer_works_too(tmp_path: Any, tiny_encoder: str) -> None:
@@ -111,8 +111,8 @@ def test_an_encoder_without_a_transformer_works_too(tmp_path: Any, tiny_encoder:
     operator = opened(f"file:{tmp_path}")
     texts = ["a dog", "a man on the beach", "red", "blue cat", "the woman running"]
     theirs = own.encode(texts, normalize_embeddings=True)
-    assert np.abs(operator.encode(texts) - theirs).max() < 1e-3
-    assert (operator.encode(texts[::-1])[::-1] == operator.encode(texts)).all()
+    assert np.abs(operator.texts(texts) - theirs).max() < 1e-3
+    assert (operator.texts(texts[::-1])[::-1] == operator.texts(texts)).all()
 
 
 def test_it_travels_to_a_worker_and_declares_what_it_reads(tiny_encoder: str) -> None:
@@ -121,7 +121,7 @@ def test_it_travels_to_a_worker_and_declares_what_it_reads(tiny_encoder: str) ->
     )
     there = cloudpickle.loads(cloudpickle.dumps(operator))
     there.open(Context())
-    assert there.encode([]).shape == (0, 32)
+    assert there.texts([]).shape == (0, 32)
     assert registry.find("embed", "sentence_transformers") is SentenceTransformers
     assert operator.needs("items") == {"items.captions"}
     assert operator.gives("items") == {"space.caption", "texts.caption"}
