@@ -107,6 +107,14 @@ def check_is_whole(name, data):
     elif name.endswith(".webp"):
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()
+    elif "/staged/" in name:
+        # Pictures of WebP one after the other, each of the length that it tells (even).
+        at = 0
+        while at < len(data):
+            assert data[at : at + 4] == b"RIFF", name
+            size = int.from_bytes(data[at + 4 : at + 8], "little")
+            at += 8 + size + size % 2
+        assert at == len(data), name
     elif name.endswith(".yaml"):
         assert "steps" in yaml.safe_load(data)
     else:
