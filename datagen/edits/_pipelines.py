@@ -54,7 +54,7 @@ class Lora(Settings):
     #: How strongly it works; 1: as it was trained.
     weight: float = Field(1.0, ge=-4, le=4)
     #: The file, where a folder or repository holds several.
-    file: str | None = Field(None, pattern=r"^[\w.-]+(/[\w.-]+)*\.safetensors$")
+    file: str | None = Field(None, pattern=r"\.safetensors$")
 
 
 class PipelineSettings(Settings):
@@ -167,9 +167,14 @@ class Named:
         """The pipeline's ``model_index.json``. Raises DatagenError."""
         folder = self.ref.folder or models.snapshot(self.ref.name, self.ref.tag, (INDEX,), ())
         found = _json(folder, INDEX)
-        if found is None or not isinstance(found.get("_class_name"), str):
+        if found is None or not found.get("_class_name"):
             raise DatagenError(
                 f"model '{self.ref}': a folder with {INDEX} expected, as diffusers writes it"
+            )
+        if not isinstance(found["_class_name"], str):
+            raise DatagenError(
+                f"model '{self.ref}': runs code of its own, which is never done; a model whose "
+                "class diffusers has is expected"
             )
         return found
 

@@ -57,7 +57,7 @@ class ToldPainter(Painter[T], Generic[T]):
 
     #: What the pipeline does.
     kind: ClassVar[Kind]
-    ranges = ("guidance",)
+    ranges: ClassVar[tuple[str, ...]] = ("guidance",)
 
     def __init__(self, settings: T) -> None:
         super().__init__(settings)

@@ -71,7 +71,7 @@ def test_a_small_strength_stays_near_the_picture(model: str, tmp_path: Path) -> 
 
     folder = model.removeprefix("file:")
     vae = diffusers.AutoencoderKL.from_pretrained(folder, subfolder="vae")
-    given = torch.from_numpy(np.asarray(painting.picture(0))).permute(2, 0, 1)[None] / 127.5 - 1
+    given = torch.from_numpy(np.array(painting.picture(0))).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         there = vae.decode(vae.encode(given).latent_dist.mode()).sample
     own = ((there[0].permute(1, 2, 0).numpy() / 2 + 0.5).clip(0, 1) * 255).astype(float)
