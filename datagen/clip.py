@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -208,7 +208,7 @@ class ClipOperator(RowOperator[S]):
     Raises DatagenError where the reference is not one.
     """
 
-    requires = (("torch", "models"), ("open_clip", "models"))
+    requires: ClassVar[tuple[tuple[str, str], ...]] = (("torch", "models"), ("open_clip", "models"))
     clip: Clip
 
     def __init__(self, settings: S) -> None:

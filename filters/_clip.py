@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from datagen import clip, faults, preprocess, schema
 from datagen.faults import Fault
 from datagen.filters import _bounds
-from datagen.filters._bounds import above, below, rounded
+from datagen.filters._bounds import rounded
 from datagen.step import Filter
 
 Array = np.ndarray[Any, Any]
@@ -35,10 +35,7 @@ class ClipSettings(clip.ModelSettings):
 
     @model_validator(mode="after")
     def _band(self) -> ClipSettings:
-        if self.low is None and self.high is None:
-            raise ValueError("give low, high or both")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+        _bounds.sound_band(self.low, self.high)
         return self
 
 
@@ -66,18 +63,32 @@ class ClipFilter(clip.ClipOperator[S], Filter[S]):
         """The texts of each row."""
 
     @abstractmethod
-    def combine(self, cosines: Array) -> float:
-        """The score of a row from the cosines (images, texts) of all its images and texts."""
+    def measured(self, images: Array, texts: Array, references: int) -> float | Fault:
+        """The score of a row from the unit vectors of its images (n, d) and texts (m, d), float64;
+        or what is against it. The first ``references`` images are those of references.
+        """
+
+    def references(self, rows: pa.Table) -> list[int]:
+        """How many of each row's images are those of references; they come first."""
+        return [0] * rows.num_rows
+
+    def unfit(self, rows: pa.Table) -> list[Fault]:
+        """What can be seen to be wrong with each row before it is looked at."""
+        return [None] * rows.num_rows
 
     def prepare(self, rows: pa.Table) -> pa.Table:
         images, texts = self.images(rows), self.texts(rows)
-        decoded, wrong = preprocess.decode(images, self.geometry, self.settings.frames)
+        early = self.unfit(rows)
+        places = [[] if fault else one for one, fault in zip(images, early, strict=True)]
+        decoded, wrong = preprocess.decode(places, self.geometry, self.settings.frames)
         for number in range(rows.num_rows):
             if not images[number] or not texts[number]:
                 lacking = "text" if images[number] else "image"
                 fault = (schema.FAILED, f"no_{lacking}", f"there is no {lacking} to compare")
                 wrong[number] = wrong[number] or fault
-        given = {"id": rows["id"], **decoded, "texts": pa.array(texts, _TEXTS)}
+        wrong = [first or then for first, then in zip(early, wrong, strict=True)]
+        counts = pa.array(self.references(rows), pa.int32())
+        given = {"id": rows["id"], **decoded, "texts": pa.array(texts, _TEXTS), "first": counts}
         return pa.table({**given, **faults.columns(wrong)})
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -90,33 +101,33 @@ class ClipFilter(clip.ClipOperator[S], Filter[S]):
             images = clip.pooled(vectors, [count for counts in frames for count in counts])
             lists = rows["texts"].take(pa.array(usable, pa.int64())).to_pylist()
             texts = self.clip.texts([text for words in lists for text in words])
-            sizes = [(len(one), len(words)) for one, words in zip(frames, lists, strict=True)]
-            scores[usable] = self._scores(images, texts, sizes)
-        for number in usable:
-            if not np.isfinite(scores[number]):
-                wrong[number] = (schema.FAILED, "no_direction", "the model gave no finite vector")
+            sizes = zip(map(len, frames), map(len, lists), strict=True)
+            cut = _cut(images, texts, list(sizes))
+            first = rows["first"].take(pa.array(usable, pa.int64())).to_pylist()
+            for number, (left, right), count in zip(usable, cut, first, strict=True):
+                finite = np.isfinite(left).all() and np.isfinite(right).all()
+                found = self.measured(left, right, count) if finite else NO_DIRECTION
+                if isinstance(found, float):
+                    scores[number] = found
+                else:
+                    wrong[number] = found
         return pa.table({"id": rows["id"], self.score: rounded(scores), **faults.columns(wrong)})
-
-    def _scores(self, images: Array, texts: Array, counts: Sequence[tuple[int, int]]) -> Array:
-        scores = []
-        image = text = 0
-        for many_images, many_texts in counts:
-            left = images[image : image + many_images].astype(np.float64)
-            right = texts[text : text + many_texts].astype(np.float64)
-            scores.append(self.combine(left @ right.T))
-            image, text = image + many_images, text + many_texts
-        return np.array(scores)
 
     def verdicts(self, ids: pa.ChunkedArray, lowest: Array, highest: Array) -> pa.Table:
         """Verdicts of rows with scores from ``lowest`` to ``highest`` (NaN: not measured)."""
         low, high = self.settings.low, self.settings.high
-        found: list[Fault] = []
-        for least, most in zip(lowest.tolist(), highest.tolist(), strict=True):
-            if least != least:
-                found.append((schema.FAILED, None, "an image or text of the row has no CLIP score"))
-            else:
-                found.append(below(least, low) or above(most, high))
-        return _bounds.verdicts(ids, found)
+        lacks = "an image or text of the row has no CLIP score"
+        return _bounds.banded(ids, lowest, highest, low, high, lacks)
 
 
+def _cut(images: Array, texts: Array, sizes: Sequence[tuple[int, int]]) -> Iterator[Any]:
+    """The vectors of each row's images and texts, of which there are ``sizes``, as float64."""
+    image = text = 0
+    for many_images, many_texts in sizes:
+        left, right = images[image : image + many_images], texts[text : text + many_texts]
+        yield left.astype(np.float64), right.astype(np.float64)
+        image, text = image + many_images, text + many_texts
+
+
+NO_DIRECTION = (schema.FAILED, "no_direction", "the model gave no finite vector")
 _TEXTS = pa.list_(pa.string())

@@ -6,13 +6,10 @@ gives a threshold for it: look at the histogram of the scores first.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pyarrow as pa
 
 from datagen.filters._bounds import numbers
-from datagen.filters._clip import ClipFilter, ClipSettings, Media
+from datagen.filters._clip import Array, ClipFilter, ClipSettings, Media
 from datagen.schema import Level
 
 
@@ -43,8 +40,8 @@ class ClipModification(ClipFilter[ClipSettings]):
             [text] if text and text.strip() else [] for text in rows["modification"].to_pylist()
         ]
 
-    def combine(self, cosines: np.ndarray[Any, Any]) -> float:
-        return float(cosines.min())
+    def measured(self, images: Array, texts: Array, references: int) -> float:
+        return float((images @ texts.T).min())
 
     def decide(self, rows: pa.Table, items: pa.Table) -> pa.Table:
         scores = numbers(rows[self.score])

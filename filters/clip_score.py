@@ -8,14 +8,11 @@ unit vectors, as CLIP4Clip (arXiv:2104.08860) pools them.
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from datagen.filters._bounds import numbers
-from datagen.filters._clip import ClipFilter, ClipSettings, Media
+from datagen.filters._bounds import Of, of_items
+from datagen.filters._clip import Array, ClipFilter, ClipSettings, Media
 from datagen.schema import Level
 
 
@@ -26,7 +23,7 @@ class ClipScoreSettings(ClipSettings):
     """
 
     low: float | None = Field(0.2, ge=-1, le=1)
-    of: Literal["both", "reference", "target"] = "both"
+    of: Of = "both"
 
 
 class ClipScore(ClipFilter[ClipScoreSettings]):
@@ -58,21 +55,9 @@ class ClipScore(ClipFilter[ClipScoreSettings]):
         lists = rows["captions"].to_pylist()
         return [[text for text in texts or () if text and text.strip()] for texts in lists]
 
-    def combine(self, cosines: np.ndarray[Any, Any]) -> float:
-        return float(cosines.max())
+    def measured(self, images: Array, texts: Array, references: int) -> float:
+        return float((images @ texts.T).max())
 
     def decide(self, rows: pa.Table, items: pa.Table) -> pa.Table:
-        if "references" not in rows.column_names:
-            scores = numbers(rows[self.score])
-            return self.verdicts(rows["id"], scores, scores)
-        known = dict(zip(items["id"].to_pylist(), numbers(items[self.score]).tolist(), strict=True))
-        sides = {"reference": ["references"], "target": ["targets"]}
-        chosen = sides.get(self.settings.of, ["references", "targets"])
-        lists = zip(*(rows[name].to_pylist() for name in chosen), strict=True)
-        found = [
-            [known.get(one["id"], np.nan) for members in row for one in members or ()] or [np.nan]
-            for row in lists
-        ]
-        lowest = np.array([np.min(scores) for scores in found], dtype=np.float64)
-        highest = np.array([np.max(scores) for scores in found], dtype=np.float64)
-        return self.verdicts(rows["id"], lowest, highest)
+        scores = of_items(rows, items, self.score, self.settings.of)
+        return self.verdicts(rows["id"], *scores)

@@ -11,9 +11,10 @@ import tiny_clips
 from PIL import Image
 from pydantic import ValidationError
 
-from datagen import frames, models, registry, schema, tables
+from datagen import frames, models, registry, schema, store, tables
 from datagen.filters.clip_modification import ClipModification
 from datagen.filters.clip_score import ClipScore
+from datagen.made import Maker
 from datagen.step import Context
 
 models.prepare()
@@ -254,6 +255,37 @@ def test_items_themselves_can_be_filtered(items: pa.Table, tiny_clip: str) -> No
     for row, verdict in zip(scored.to_pylist(), verdicts.to_pylist(), strict=True):
         assert verdict["id"] == row["id"]
         assert verdict["verdict"] == (schema.KEPT if row["score_clip"] >= 0 else schema.REJECTED)
+
+
+def test_items_that_a_step_made_are_scored_by_their_own_captions(
+    items: pa.Table, tiny_clip: str
+) -> None:
+    """Two painted panels, with the captions of the pair that they were painted for."""
+    places = items["media"].to_pylist()[:2]
+    told = ["a red shirt", "a blue shirt"]
+    drafts = [
+        [{"media": {**place, "sha256": store.file_hash(place["path"])}, "caption": text}]
+        for place, text in zip(places, told, strict=True)
+    ]
+    maker = Maker(schema.empty(schema.ITEMS), "paint")
+    names = ("references", "targets")
+    members = [maker.named(pa.array([one], schema.PAIRS.field("targets").type)) for one in drafts]
+    found = score(opened(ClipScore, tiny_clip), maker.items())
+    own = Own(tiny_clip)
+    rows = pa.table({"id": ["p"], **dict(zip(names, members, strict=True))})
+    for at, name in enumerate(names):
+        (one,) = rows[name].to_pylist()[0]
+        assert one["caption"] == told[at]
+        expected = own(places[at], [told[at]])[0]
+        assert found[one["id"]]["score_clip"] == pytest.approx(expected, abs=1e-3)
+    scored = tables.with_columns(
+        maker.items(),
+        pa.table({"id": list(found), "score_clip": [row["score_clip"] for row in found.values()]}),
+    )
+    both = sorted(row["score_clip"] for row in found.values())
+    for low, verdict in ((both[0], "kept"), (both[0] + 1e-4, "rejected"), (both[1], "rejected")):
+        operator = ClipScore(ClipScore.Settings(model=tiny_clip, low=low))
+        assert operator.decide(rows, scored)["verdict"].to_pylist() == [verdict]
 
 
 def test_a_changed_threshold_scores_nothing_again() -> None:
