@@ -89,7 +89,7 @@ def mean(metric: Metric, places: Iterable[Array]) -> float:
 def by_group(
     metric: Metric, places: Iterable[Array], groups: Iterable[Sequence[Hashable]]
 ) -> dict[Any, float]:
-    """The mean of ``metric`` in each group, in the order of their names; a query may be in several."""
+    """The mean of ``metric`` in each group, by name; a query may be in several."""
     found: dict[Any, list[float]] = {}
     for one, names in zip(places, groups, strict=True):
         value = metric(one)

@@ -173,7 +173,7 @@ def _ranks(scores: Array, nearer: Array) -> Array:
 
 
 def _merged(best: tuple[Array, Array], line: Array, start: int, top: int) -> tuple[Array, Array]:
-    """The ``top`` best of those so far and of a block's cosines; the earlier row of equals first."""
+    """The ``top`` best of those so far and of a block; the earlier row of equals first."""
     rows = np.arange(len(line))
     if len(line) > top:
         least = np.partition(line, len(line) - top)[len(line) - top]

@@ -1,0 +1,106 @@
+"""What an evaluation leaves: a table, results.json, submissions, the list of missing media."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+import datagen
+from datagen import store
+from datagen.evaluation.benchmark import Protocol
+from datagen.evaluation.measure import KINDS, Measured
+
+FILE, MISSING = "results.json", "missing.txt"
+
+
+def record(
+    measured: Measured, protocol: Protocol[Any], model: str, data: str, revision: str = ""
+) -> dict[str, Any]:
+    """The whole of an evaluation as plain values; figures in per cent, to four decimals."""
+    return {
+        "benchmark": protocol.name,
+        "paper": protocol.paper,
+        "rules": protocol.settings.model_dump(mode="json"),
+        "model": model,
+        "revision": revision or None,
+        "data": data,
+        "datagen": datagen.__version__,
+        "notes": measured.notes,
+        "missing": len(measured.lost),
+        "figures": [
+            {
+                "part": line.part,
+                "metric": line.metric,
+                **{kind: _percent(line.values.get(kind)) for kind in KINDS},
+                "queries": line.queries,
+                "of_queries": line.whole_queries,
+                "items": line.items,
+                "of_items": line.whole_items,
+                "partial": bool(line.partial),
+            }
+            for line in measured.lines
+        ],
+    }
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(100 * value, 4)
+
+
+def table(measured: Measured) -> Table:
+    """A line per metric: with both, and with the reference or the text alone; what it is told of."""
+    kinds = [kind for kind in KINDS if any(kind in line.values for line in measured.lines)]
+    out = Table(box=None, header_style="bold", pad_edge=False)
+    out.add_column("part", overflow="fold")
+    out.add_column("metric", no_wrap=True)
+    for kind in kinds:
+        out.add_column(kind, justify="right", no_wrap=True)
+    out.add_column("queries", justify="right", no_wrap=True)
+    out.add_column("gallery", justify="right", no_wrap=True)
+    partial = any(line.partial for line in measured.lines)
+    if partial:
+        out.add_column("measured on")
+    before = ""
+    for line in measured.lines:
+        values = [_percent(line.values.get(kind)) for kind in kinds]
+        cells = [
+            escape(line.part if line.part != before else ""),
+            escape(line.metric),
+            *("–" if value is None else f"{value:.2f}" for value in values),
+            f"{line.queries:,}",
+            f"{line.items:,}",
+        ]
+        if partial:
+            cells.append(f"[yellow]{escape(line.partial)}[/]" if line.partial else "all")
+        out.add_row(*cells)
+        before = line.part
+    return out
+
+
+def write(out: str, found: Mapping[str, Any], files: Mapping[str, Any]) -> list[str]:
+    """Write results.json and the submissions ``files`` to the folder ``out``; gives their paths."""
+    store.make_folder(out)
+    path = store.join(out, FILE)
+    store.write_json(path, found)
+    written = [path]
+    for name, content in files.items():
+        written.append(store.join(out, name))
+        store.write_json(written[-1], content)
+    return written
+
+
+def write_missing(out: str, lost: Mapping[str, str]) -> str:
+    """Write a line for each missing medium, its path and what is wrong; gives the list's path."""
+    store.make_folder(out)
+    path = store.join(out, MISSING)
+    lines = [f"{_line(name)}\t{_line(reason)}" for name, reason in sorted(lost.items())]
+    store.write_bytes(path, ("\n".join(lines) + "\n").encode())
+    return path
+
+
+def _line(text: str) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in text)
