@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+from datagen.ingest import clean_caption
+
 Array = np.ndarray[Any, Any]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 #: Two numbers: from, to.
@@ -89,7 +91,7 @@ def _region(entry: Any, field: str, width: int, height: int) -> Region | None:
         max(0, math.floor(top + _NEAR)),
         min(width, math.ceil(right - _NEAR)),
         min(height, math.ceil(bottom - _NEAR)),
-        label.strip(),
+        clean_caption(label),
     )
     inside = region.left < region.right and region.top < region.bottom
     return region if inside else None
@@ -104,8 +106,9 @@ def block(random: np.random.Generator, width: int, height: int, share: float, by
     area = max(1.0, share * width * height)
     ratio = math.exp(random.uniform(math.log(by[0]), math.log(by[1])))
     wide = min(width, max(1, round(math.sqrt(area * ratio))))
-    high = min(height, max(1, round(area / wide)))
-    wide = min(width, max(1, round(area / high)))
+    high = max(1, round(area / wide))
+    if high >= height:
+        high, wide = height, min(width, max(1, round(area / height)))
     left = int(random.integers(width - wide + 1))
     top = int(random.integers(height - high + 1))
     return Region(left, top, left + wide, top + high)
