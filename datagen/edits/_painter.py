@@ -107,7 +107,10 @@ class Painter(RowOperator[S], Generic[S]):
     levels: ClassVar[tuple[Level, ...]] = ("pairs", "triplets")
     makes = True
     paints = True
-    requires = (("torch", "diffusion"), ("diffusers", "diffusion"))
+    requires: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("torch", "diffusion"),
+        ("diffusers", "diffusion"),
+    )
     #: Settings that are a number or a range.
     ranges: ClassVar[tuple[str, ...]] = ()
     #: Whether samples hold the picture of the first reference.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -54,7 +54,7 @@ class SelfPair(Painter[S], Generic[S]):
 
     levels = ("items",)
     result = "pairs"
-    requires = ()
+    requires: ClassVar[tuple[tuple[str, str], ...]] = ()
     reads_picture = True
     fills = False
 
@@ -62,7 +62,7 @@ class SelfPair(Painter[S], Generic[S]):
         super().__init__(settings)
         if settings.keep is not None:
             needed = (("torch", "models"), ("open_clip", "models"))
-            self.requires = needed  # type: ignore[misc]
+            self.requires = needed  # type: ignore[misc]  # a choice of this step alone
 
     @property
     def by_boxes(self) -> bool:

@@ -157,7 +157,7 @@ def _mean(vectors: list[Array]) -> Array:
     """The mean of unit vectors, of length 1; of one, that vector."""
     if len(vectors) == 1:
         return vectors[0]
-    total: Array = np.sum(vectors, axis=0, keepdims=True, dtype=np.float64)
+    total = np.stack(vectors).astype(np.float64).sum(axis=0, keepdims=True)
     mean: Array = models.unit_vectors(total)[0]
     return mean
 
