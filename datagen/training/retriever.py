@@ -1,0 +1,89 @@
+"""What answers composed queries: the protocol, and loading one by reference.
+
+A retriever puts references with a modification text, and the images and clips of a gallery, into
+one space; the nearest by cosine are the answer. :func:`load` makes one of a CLIP model as it is
+(zero-shot, references and text added), or of a folder that a training wrote. Importing this module
+imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from datagen import frames, models
+from datagen.errors import DatagenError
+
+Array = np.ndarray[Any, Any]
+
+#: What a folder that a training wrote is known by.
+RETRIEVER = "retriever.json"
+
+
+class Retriever(Protocol):
+    """Puts queries and gallery into one space, where the nearest by cosine is the answer."""
+
+    def targets(
+        self, media: Sequence[Mapping[str, Any] | None], texts: Sequence[str | None] | None = None
+    ) -> Array:
+        """Vectors (n, d) of a gallery, float32 of length 1.
+
+        media: schema.MEDIA of images or clips. texts: captions; an item without media is its
+        caption, a clip with one has its frames weighted by how near each is to it.
+        Raises MediaError where a medium cannot be read, DatagenError where an item has neither.
+        """
+
+    def queries(
+        self, references: Sequence[Sequence[Mapping[str, Any]]], texts: Sequence[str | None]
+    ) -> Array:
+        """Vectors (n, d) of queries, float32 of length 1.
+
+        references: schema.MEDIA of each query's, none for a query by text alone; texts: None for a
+        query by references alone.
+        Raises as :meth:`targets` does.
+        """
+
+
+def load(
+    reference: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 64,
+    choice: frames.Choice | None = None,
+    composer: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> Retriever:
+    """The retriever of ``reference``.
+
+    reference: a CLIP model of open_clip (``open_clip:…``, ``bundled:…``, ``file:…``) or a CLIP or
+    SigLIP of transformers (``hf:…``, ``file:…``), asked zero-shot; or a folder that a training
+    wrote, by ``file:…`` or its plain path. device, precision: as in :mod:`datagen.models`;
+    batch_size: frames, and queries, of every forward pass; choice: frames of a clip, by default
+    the folder's own, or eight; composer: settings of another composer (``{"op": "sum",
+    "how": "slerp"}``) for a model that is asked zero-shot.
+    Raises DatagenError where the model is absent, broken or no dual encoder.
+    """
+    ref = _parsed(reference)
+    with models.loading(str(ref)):
+        models.prepare()
+        import torch  # noqa: F401
+    from datagen.training import folders, zero_shot
+
+    where = {"device": models.device(device), "batch_size": batch_size, "choice": choice}
+    where["precision"] = models.precision(precision, where["device"])
+    where["trust_remote_code"] = trust_remote_code
+    if ref.folder and os.path.isfile(os.path.join(ref.folder, RETRIEVER)):
+        if composer is not None:
+            raise DatagenError(f"{ref.folder}: has a composer of its own; name none")
+        return folders.load(ref.folder, **where)
+    return zero_shot.load(ref, composer or {"op": "sum"}, **where)
+
+
+def _parsed(reference: str) -> models.ModelRef:
+    if os.path.isdir(os.path.expanduser(reference)):
+        return models.parse(f"file:{reference}")
+    return models.parse(reference)
