@@ -88,7 +88,5 @@ def test_every_replica_has_a_gpu_of_its_own_and_each_step_all_of_them(tmp_path: 
 
 def test_small_models_share_gpus_and_workers_may_be_fewer(tmp_path: Path) -> None:
     found = placed(tmp_path, {"gpus": 0.5}, {"workers": 2})
-    gpus = [one for _, one in found["first"]]
-    assert len(gpus) > 4
-    assert max(map(gpus.count, gpus)) <= 2
-    assert len({one for _, one in found["second"]}) == len(found["second"]) == 2
+    assert 4 < len(found["first"]) <= 8
+    assert len({gpus for _, gpus in found["second"]}) == len(found["second"]) == 2
