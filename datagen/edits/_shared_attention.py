@@ -11,8 +11,10 @@ for the first steps puts the attention maps of the first in place of those of th
 No map is ever written down. The target's self-attention is computed with the reference's queries
 and keys. Its cross-attention is the sum of two: with M the aligned maps and o the words that keep
 their own, ``(A_r M + A_t diag(o)) V_t = A_r (M V_t) + A_t (diag(o) V_t)``, where ``A_r`` and
-``A_t`` are the maps of the two panels; each term is a plain scaled dot-product attention. While
-nothing is shared the layer's own processor works.
+``A_t`` are the maps of the two panels; each term is a plain scaled dot-product attention.
+
+All targets of a batch are computed alike, whether they share at this step or not, so that what
+stands beside a sample does not show in it.
 """
 
 from __future__ import annotations
@@ -112,8 +114,8 @@ class Sharing:
         self._step, self._steps, self._known, self._before = 0, 0, {}, before
         self._unet.set_attn_processor(
             {
-                name: _Processor(self, plain, shares_within=self._layers.hold(name, depth))
-                for name, plain in before.items()
+                name: _Processor(self, shares_within=self._layers.hold(name, depth))
+                for name in before
             }
         )
         return self
@@ -173,36 +175,34 @@ class Sharing:
     def _mixed(self, text: Any) -> _Mixed | None:
         batch, length = text.shape[:2]
         begin = batch - self._panels(batch)
-        shared = {
-            begin + 2 * number + 1: sample.alignment
-            for number, sample in enumerate(self._samples)
-            if self._shared(sample.cross)
-        }
-        if not shared:
-            return None
+        rows = [begin + 2 * number + 1 for number in range(len(self._samples))]
+        taken = np.zeros((len(rows), length, length), np.float32)
         own = np.ones((batch, length), np.float32)
-        for row, alignment in shared.items():
-            if len(alignment.own) != length:
+        for number, (row, sample) in enumerate(zip(rows, self._samples, strict=True)):
+            found = sample.alignment
+            if len(found.own) != length:
                 raise DatagenError(
-                    f"prompt_to_prompt: captions of {len(alignment.own)} tokens expected, the "
-                    f"UNet reads {length}"
+                    f"prompt_to_prompt: captions of {len(found.own)} tokens expected, the UNet "
+                    f"reads {length}"
                 )
-            own[row] = alignment.own
-        taken = np.stack([one.taken for one in shared.values()])
+            if self._shared(sample.cross):
+                taken[number], own[row] = found.taken, found.own
+        if not taken.any():
+            return None
         return _Mixed(
-            rows=_tensor(list(shared), text),
-            sources=_tensor([row - 1 for row in shared], text),
-            taken=_tensor(taken, text)[:, None],
-            own=_tensor(own, text)[:, None, :, None],
+            rows=_tensor(rows, text),
+            sources=_tensor([row - 1 for row in rows], text),
+            taken=_tensor(taken, text),
+            own=_tensor(own, text)[:, :, None],
         )
 
 
 @dataclass(frozen=True)
 class _Mixed:
-    """Cross-attention that is shared. R: targets that share; all are tensors on one device.
+    """Cross-attention that is shared, as tensors on one device. N: samples.
 
-    rows, sources: (R,) rows of these targets and of their references; taken: (R, 1, T, T); own:
-    (B, 1, T, 1).
+    rows, sources: (N,) rows of the targets and of their references; taken: (N, T, T), zero of
+    targets that share nothing; own: (B, T, 1).
     """
 
     rows: Any
@@ -214,9 +214,8 @@ class _Mixed:
 class _Processor:
     """Attention of one layer, as diffusers' AttnProcessor2_0 computes it, with shared maps."""
 
-    def __init__(self, sharing: Sharing, plain: Any, *, shares_within: bool) -> None:
+    def __init__(self, sharing: Sharing, *, shares_within: bool) -> None:
         self._sharing = sharing
-        self._plain = plain
         self._shares_within = shares_within
 
     def __call__(
@@ -226,12 +225,9 @@ class _Processor:
         encoder_hidden_states: Any = None,
         attention_mask: Any = None,
         temb: Any = None,
-        *args: Any,
-        **kwargs: Any,
+        *_: Any,
+        **__: Any,
     ) -> Any:
-        text = encoder_hidden_states
-        if not self._shares(hidden_states, text):
-            return self._plain(attn, hidden_states, text, attention_mask, temb, *args, **kwargs)
         residual, states = hidden_states, hidden_states
         if attn.spatial_norm is not None:
             states = attn.spatial_norm(states, temb)
@@ -240,7 +236,7 @@ class _Processor:
             states = states.flatten(2).transpose(1, 2)
         if attn.group_norm is not None:
             states = attn.group_norm(states.transpose(1, 2)).transpose(1, 2)
-        states = self._attended(attn, states, text, attention_mask)
+        states = self._attended(attn, states, encoder_hidden_states, attention_mask)
         # The layer's output projection, and its dropout.
         states = attn.to_out[1](attn.to_out[0](states))
         if grid is not None:
@@ -249,48 +245,51 @@ class _Processor:
             states = states + residual
         return states / attn.rescale_output_factor
 
-    def _shares(self, states: Any, text: Any) -> bool:
-        if text is None:
-            return self._shares_within and self._sharing.within(states) is not None
-        return self._sharing.across(text) is not None
-
     def _attended(self, attn: Any, states: Any, text: Any, mask: Any) -> Any:
         """(B, tokens, channels) before the output projection."""
         read = states
         if text is not None:
             read = attn.norm_encoder_hidden_states(text) if attn.norm_cross else text
-        queries, keys, values = (
-            projected.unflatten(2, (attn.heads, -1)).transpose(1, 2)
-            for projected in (attn.to_q(states), attn.to_k(read), attn.to_v(read))
-        )
-        if attn.norm_q is not None:
-            queries = attn.norm_q(queries)
-        if attn.norm_k is not None:
-            keys = attn.norm_k(keys)
+        queries, keys, values = attn.to_q(states), attn.to_k(read), attn.to_v(read)
         if mask is not None:
-            mask = attn.prepare_attention_mask(mask, keys.shape[2], len(states))
+            mask = attn.prepare_attention_mask(mask, keys.shape[1], len(states))
             mask = mask.view(len(states), attn.heads, -1, mask.shape[-1])
         if text is None:
-            rows = self._sharing.within(states)
-            out = _attention(queries[rows], keys[rows], values, _at(mask, rows))
-        else:
-            mixed = self._sharing.across(text)
-            assert mixed is not None
-            out = _attention(queries, keys, values * mixed.own.to(values.dtype), mask)
-            rows, sources = mixed.rows, mixed.sources
-            moved = mixed.taken.to(values.dtype) @ values[rows]
-            out[rows] += _attention(queries[sources], keys[sources], moved, _at(mask, sources))
-        return out.transpose(1, 2).flatten(2).to(queries.dtype)
+            rows = self._sharing.within(states) if self._shares_within else None
+            if rows is not None:
+                queries, keys, mask = queries[rows], keys[rows], _at(mask, rows)
+            return _attention(attn, queries, keys, values, mask)
+        mixed = self._sharing.across(text)
+        if mixed is None:
+            return _attention(attn, queries, keys, values, mask)
+        out = _attention(attn, queries, keys, values * mixed.own.to(values.dtype), mask)
+        moved = mixed.taken.to(values.dtype) @ values[mixed.rows]
+        at = mixed.sources
+        out[mixed.rows] += _attention(attn, queries[at], keys[at], moved, _at(mask, at))
+        return out
 
 
 def _at(mask: Any, rows: Any) -> Any:
     return None if mask is None else mask[rows]
 
 
-def _attention(queries: Any, keys: Any, values: Any, mask: Any) -> Any:
+def _attention(attn: Any, queries: Any, keys: Any, values: Any, mask: Any) -> Any:
+    """(B, tokens, channels), of what the layer ``attn`` has projected to as many channels.
+
+    Rows are chosen before heads are split, so that tensors lie in memory as they always do: other
+    strides may take other kernels, with other last bits.
+    """
     from torch.nn.functional import scaled_dot_product_attention
 
-    return scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    queries, keys, values = (
+        one.unflatten(2, (attn.heads, -1)).transpose(1, 2) for one in (queries, keys, values)
+    )
+    if attn.norm_q is not None:
+        queries = attn.norm_q(queries)
+    if attn.norm_k is not None:
+        keys = attn.norm_k(keys)
+    out = scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    return out.transpose(1, 2).flatten(2).to(queries.dtype)
 
 
 def _tensor(values: Any, beside: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from datagen.edits._alignment import Alignment, align
+from datagen.edits._guidance import EachGuidance
 from datagen.edits._shared_attention import Layers, Shares, Sharing, unfit
 from datagen.errors import DatagenError
 
@@ -23,7 +24,8 @@ SEA, SKY = "the sea at left", "the sky at left"
 def pipe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     build = getattr(tiny_diffusers, f"tiny_{request.param}")
     folder = build(tmp_path_factory.mktemp("model")).removeprefix("file:")
-    loaded = diffusers.DiffusionPipeline.from_pretrained(folder)
+    # In double precision nothing but what is meant to differ does.
+    loaded = diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float64)
     loaded.set_progress_bar_config(disable=True)
     # Attention of random weights says little: let the text be heard.
     for name, weights in loaded.unet.named_parameters():
@@ -38,11 +40,11 @@ def aligned(pipe: Any, first: str, second: str) -> Alignment:
 
 
 def run(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], **more: Any) -> np.ndarray:
-    """Pictures (n, 64, 64, 3)."""
+    """Pictures as latents (n, 4, 8, 8)."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    settings = {"guidance_scale": 7.5, "num_inference_steps": STEPS, "output_type": "np"}
-    images: np.ndarray = pipe(list(prompts), generator=generators, **(settings | more)).images
-    return images
+    settings = {"guidance_scale": 7.5, "num_inference_steps": STEPS, "output_type": "latent"}
+    images = pipe(list(prompts), generator=generators, **(settings | more)).images
+    return np.asarray(images.double())
 
 
 def paint(
@@ -51,7 +53,7 @@ def paint(
     layers: Layers | None = None,
     **more: Any,
 ) -> np.ndarray:
-    """Pictures (samples, 2, 64, 64, 3) of (reference, target, seed, cross share, self share)."""
+    """Pictures (samples, 2, 4, 8, 8) of (reference, target, seed, cross share, self share)."""
     shares = [Shares(c, s, aligned(pipe, first, second)) for first, second, _, c, s in samples]
     with Sharing(pipe.unet, shares, layers) as sharing:
         prompts = [caption for one in samples for caption in one[:2]]
@@ -61,7 +63,7 @@ def paint(
 
 
 def close(one: np.ndarray, other: np.ndarray) -> bool:
-    return float(np.abs(one - other).max()) < 1e-4
+    return float(np.abs(one - other).max()) < 1e-6
 
 
 def test_share_zero_is_two_plain_runs_from_one_noise(pipe: Any) -> None:
@@ -92,7 +94,8 @@ class ByHand:
 
     def __init__(self, cross: int, within: int, alignment: Alignment) -> None:
         self.cross, self.within = cross, within
-        self.taken, self.own = torch.tensor(alignment.taken), torch.tensor(alignment.own)
+        self.taken = torch.tensor(alignment.taken).double()
+        self.own = torch.tensor(alignment.own).double()
         self.step = 0
         #: Cross-attention maps of the first step: (4, heads, places, tokens) for each layer.
         self.maps: list[Any] = []
@@ -150,11 +153,17 @@ def test_words_that_are_shared_are_painted_at_the_same_place(plain: Any) -> None
     plain.unet.set_attn_processor(by_hand)
     run(plain, [DOG, CAT], [7, 7], callback_on_step_end=by_hand.count)
     assert by_hand.maps
-    # start a red dog on the grass end; start a blue cat with a shoe on the grass end
+    before, after = (
+        plain.tokenizer.convert_ids_to_tokens(plain.tokenizer(text)["input_ids"])
+        for text in (DOG, CAT)
+    )
+    shared = ["<|startoftext|>", "a</w>", "on</w>", "the</w>", "grass</w>", "<|endoftext|>"]
     for maps in by_hand.maps:
-        for old, new in ((0, 0), (1, 1), (4, 7), (5, 8), (6, 9), (7, 10)):
-            assert torch.equal(maps[3, :, :, new], maps[2, :, :, old])
-        assert not torch.allclose(maps[3, :, :, 3], maps[2, :, :, 3], rtol=1e-3)
+        for token in shared:
+            old, new = before.index(token), after.index(token)
+            assert torch.allclose(maps[3, :, :, new], maps[2, :, :, old], rtol=1e-12)
+        new = after.index("blue</w>")
+        assert not torch.allclose(maps[3, :, :, new], maps[2, :, :, new], rtol=1e-3)
 
 
 def test_a_sample_is_the_same_beside_others_with_other_shares(pipe: Any) -> None:
@@ -162,6 +171,17 @@ def test_a_sample_is_the_same_beside_others_with_other_shares(pipe: Any) -> None
     together = paint(pipe, samples)
     for sample, panels in zip(samples, together, strict=True):
         assert close(panels, paint(pipe, [sample])[0])
+    # In a batch of the same size it is the same to the last bit.
+    beside = [samples[0], *[(SEA, DOG, 9, 0, 0)] * 3]
+    assert np.array_equal(paint(pipe, beside)[0], together[0])
+
+
+def test_each_sample_of_a_batch_has_its_own_guidance(pipe: Any) -> None:
+    samples = [(DOG, CAT, 1, 0.5, 0.5), (SEA, SKY, 2, 0, 0)]
+    both = paint(pipe, samples, guidance_scale=EachGuidance([3.5, 3.5, 0.5, 0.5]))
+    assert close(both[0], paint(pipe, samples[:1], guidance_scale=3.5)[0])
+    assert close(both[1], paint(pipe, samples[1:], guidance_scale=1.0)[0])
+    assert not close(both[0], paint(pipe, samples[:1], guidance_scale=4.0)[0])
 
 
 def test_it_works_without_guidance(pipe: Any) -> None:
@@ -191,7 +211,7 @@ def test_half_precision_shares_as_well(tmp_path: Any) -> None:
         half.set_progress_bar_config(disable=True)
         ((reference, target),) = paint(half, [(DOG, CAT, 3, 0.5, 0.5)])
         assert np.isfinite(target).all()
-        assert np.abs(reference - run(half, [DOG], [3])[0]).max() < 0.02
+        assert np.abs(reference - run(half, [DOG], [3])[0]).max() < 0.1
 
 
 def test_only_the_named_layers_share_their_self_attention(pipe: Any) -> None:
