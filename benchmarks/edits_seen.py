@@ -189,8 +189,13 @@ def collapses(data: Path, count: int) -> None:
     kept = [alike(*pair) for pair in opened]
     lost = [alike(one[0], opened[at - 7][1]) for at, one in enumerate(opened)]
     low = WHOLE.min_structure or 0
-    print("\nstructure, of two phases of an exercise and of two exercises:")
-    for name, scores in (("phases", kept), ("others", lost)):
+    edits = [
+        alike(render(drawn(7, index).scene, 128, "a", "a"), render(edited, 128, "a", "a"))
+        for index in range(count // 2)
+        for _, edited in _edits(index)
+    ]
+    print("\nstructure, of two phases of an exercise, of two exercises, and of edited scenes:")
+    for name, scores in (("phases", kept), ("others", lost), ("edits", edits)):
         some = np.quantile(scores, (0.01, 0.05, 0.5, 0.95, 0.99)).round(3).tolist()
         gone = np.mean(np.array(scores) < low)
         print(f"  {name}: {len(scores)}, quantiles 1, 5, 50, 95, 99 %: {some}, rejected {gone:.1%}")

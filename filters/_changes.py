@@ -12,9 +12,9 @@ Array = np.ndarray[Any, Any]
 
 #: Pixels over which pictures are blurred before they are compared: grain and coding go with it.
 BLUR = 1.0
-#: Width of the window of :func:`structure` in pixels, and its constant (0.03 of 255, squared), as
-#: published (Wang et al. 2004).
-WINDOW, STEADY = 1.5, (0.03 * 255) ** 2
+#: Cells of a side at which :func:`structure` looks, the width of its window in cells, and SSIM's
+#: constant (0.03 of 255, squared), as published (Wang et al. 2004).
+CELLS, WINDOW, STEADY = 32, 3.0, (0.03 * 255) ** 2
 #: Sides at which :func:`noise` looks for neighbours that have nothing in common.
 SCALES = (128, 64, 32)
 
@@ -43,15 +43,17 @@ def _outside(one: Image.Image, other: Image.Image, reach: int) -> Array:
 
 
 def structure(left: Array, right: Array) -> float:
-    """How alike two pictures are in structure, -1 to 1: the mean of SSIM's term for contrast and
-    structure (Wang et al. 2004), over the brightness of uint8 pictures (height, width, 3).
+    """How alike two pictures are in structure, 0 to 1: the mean of SSIM's term for contrast and
+    structure (Wang et al. 2004), without its sign, over the brightness of 32 x 32 cells of uint8
+    pictures (height, width, 3).
 
-    Without the term for brightness, a plain ground of another tone counts as the same.
+    Without the term for brightness a plain ground of another tone counts as the same, and without
+    the sign so does a thing that was lighter than its ground and is darker than the other one.
     """
     x, y = (_brightness(one) for one in (left, right))
     mean_x, mean_y = _smooth(x), _smooth(y)
     spread = _smooth(x * x) - mean_x**2 + _smooth(y * y) - mean_y**2
-    both = _smooth(x * y) - mean_x * mean_y
+    both = np.abs(_smooth(x * y) - mean_x * mean_y)
     return float(((2 * both + STEADY) / (spread + STEADY)).mean())
 
 
@@ -91,7 +93,9 @@ def _cells(picture: Array, side: int) -> Array:
 
 
 def _brightness(picture: Array) -> Array:
-    return np.asarray(Image.fromarray(picture).convert("L"), np.float64)
+    """Brightness of cells, float64 (CELLS, CELLS)."""
+    small = Image.fromarray(picture).convert("L")
+    return np.asarray(small.resize((CELLS, CELLS), Image.Resampling.BOX), np.float64)
 
 
 def _smooth(values: Array) -> Array:

@@ -83,9 +83,9 @@ def test_an_edit_of_one_thing_keeps_the_structure(tmp_path: Path) -> None:
 
 
 def reference_term(left: Array, right: Array) -> float:
-    """SSIM's contrast and structure term of two grey pictures, window by window."""
-    reach = 5
-    line = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * _changes.WINDOW**2))
+    """SSIM's contrast and structure of two grey pictures without the sign, window by window."""
+    reach = 11
+    line = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * 3.0**2))
     weights = np.outer(line, line) / line.sum() ** 2
     found = []
     padded = [np.pad(one, reach, "symmetric") for one in (left, right)]
@@ -94,15 +94,22 @@ def reference_term(left: Array, right: Array) -> float:
             a, b = (one[y : y + 2 * reach + 1, x : x + 2 * reach + 1] for one in padded)
             mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
             spread = (weights * (a - mean_a) ** 2).sum() + (weights * (b - mean_b) ** 2).sum()
-            both = (weights * (a - mean_a) * (b - mean_b)).sum()
+            both = abs((weights * (a - mean_a) * (b - mean_b)).sum())
             found.append((2 * both + _changes.STEADY) / (spread + _changes.STEADY))
     return float(np.mean(found))
 
 
 def test_structure_is_ssims_term_computed_window_by_window() -> None:
-    left, right = (np.asarray(tiny_clips.picture(seed, (24, 20))) for seed in (1, 2))
+    left, right = (np.asarray(tiny_clips.picture(seed, (32, 32))) for seed in (1, 2))
     grey = [np.asarray(Image.fromarray(one).convert("L"), float) for one in (left, right)]
     assert _changes.structure(left, right) == pytest.approx(reference_term(*grey), abs=1e-6)
+
+
+def test_a_thing_keeps_its_structure_on_a_darker_ground() -> None:
+    light, dark = (Image.new("RGB", (128, 128), level) for level in ("white", "black"))
+    for ground in (light, dark):
+        ground.paste((200, 120, 20), (20, 30, 90, 110))
+    assert _changes.structure(np.asarray(light), np.asarray(dark)) > 0.8
 
 
 @given(seed=st.integers(0, 10_000), shift=st.integers(-60, 60))
@@ -159,7 +166,7 @@ def test_every_bound_can_be_left_out() -> None:
     rows = pa.table(
         {
             "id": list("abcd"),
-            STRUCTURE: pa.array([-0.5, 0.9, 0.9, None], pa.float64()),
+            STRUCTURE: pa.array([0.05, 0.9, 0.9, None], pa.float64()),
             CONTRAST: pa.array([90.0, 0.0, 90.0, None], pa.float64()),
             NOISE: pa.array([0.1, 0.0, 1.0, None], pa.float64()),
         }
