@@ -71,7 +71,7 @@ class Layers:
 def unfit(pipeline: type) -> str | None:
     """Why a pipeline of this class cannot share attention; None: it can."""
     parts = inspect.signature(pipeline.__init__).parameters  # type: ignore[misc]
-    call = inspect.signature(pipeline.__call__).parameters  # type: ignore[operator]
+    call = inspect.signature(pipeline.__call__).parameters
     name = pipeline.__name__
     if "unet" not in parts:
         what = "a transformer" if "transformer" in parts else "no UNet"
