@@ -134,6 +134,10 @@ class Painter(RowOperator[S], Generic[S]):
         """The rule and detail that reject a row before anything is painted."""
         return None
 
+    def weights(self) -> str:
+        """What identifies the weights that paint; workers are then held to them."""
+        return ""
+
     def load(self) -> None:
         """Load weights; once per worker."""
 
@@ -184,6 +188,10 @@ class Painter(RowOperator[S], Generic[S]):
         gpus = models.gpus(getattr(self.settings, "device", "auto"))
         rows = max(1, self.settings.batch_size // self.settings.samples)
         return Resources(gpus=gpus, batch_size=rows, actor=True)
+
+    def revision(self) -> str:
+        chooses = [self.best.revision()] if self.best else []
+        return "+".join(one for one in (self.weights(), *chooses) if one)
 
     def check(self) -> Iterable[str]:
         if self.best is None:

@@ -84,7 +84,7 @@ class ToldPainter(Painter[T], Generic[T]):
         text = {"modification"} if "modification" in self.template.asked else set()
         return super().needs(level) | captions | text
 
-    def revision(self) -> str:
+    def weights(self) -> str:
         return self.named.revision()
 
     def check(self) -> Iterable[str]:

@@ -94,8 +94,8 @@ class Inpaint(ToldPainter[InpaintSettings]):
     def needs(self, level: Level) -> set[str]:
         return super().needs(level) | (set() if self._segments else {"items.labels"})
 
-    def revision(self) -> str:
-        own = super().revision()
+    def weights(self) -> str:
+        own = super().weights()
         if self.segmenter is None:
             return own
         found = models.revision(self.segmenter)

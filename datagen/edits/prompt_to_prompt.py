@@ -79,7 +79,7 @@ class PromptToPrompt(Painter[PromptToPromptSettings]):
     def needs(self, level: Level) -> set[str]:
         return super().needs(level) | {"items.captions"}
 
-    def revision(self) -> str:
+    def weights(self) -> str:
         return self.named.revision()
 
     def check(self) -> Iterable[str]:

@@ -378,3 +378,9 @@ def test_members_that_are_not_new_and_empty_answers_stay_as_they_are(tmp_path: P
     assert found["targets"].to_pylist()[0][0]["media"]["path"].endswith("000000.tar")
     empty = settle(tmp_path, table.slice(0, 0), "media/none")
     assert empty.num_rows == 0
+
+
+def test_the_model_that_chooses_is_part_of_the_revision(tiny_clip: str) -> None:
+    told: dict[str, Any] = {"samples": 4, "keep": {"model": tiny_clip}}
+    assert Fake(FakeSettings.model_validate({"samples": 4})).revision() == ""
+    assert Fake(FakeSettings.model_validate(told)).revision().startswith("sha256:")
