@@ -345,7 +345,7 @@ def test_what_stands_in_shards_is_not_packed_again(tmp_path: Path) -> None:
     found = bytes_of(tmp_path / "media/edit")
     assert found["000000.tar"] == first["000000.tar"]
     assert "000001.tar" in found
-    assert {one for one in again["unit"].to_pylist()} < set(grown["unit"].to_pylist())
+    assert set(again["unit"].to_pylist()) < set(grown["unit"].to_pylist())
     index = store.read_table(str(tmp_path / "media/edit/index.parquet"))
     assert sorted(index["unit"].to_pylist()) == ["a", "a", "b", "b", "c", "c"]
 
