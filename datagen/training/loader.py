@@ -127,7 +127,7 @@ class Loader:
         where a shard is gone or a worker dies.
         """
         order = self.plan.epoch(self.epoch)
-        first = self._done // self._whole
+        first = -(-self._done // self._whole)
         parts = list(self._parts(len(order), first))
         self._tickets.left = itertools.chain.from_iterable(
             self._chunks(order, part) for part in parts
