@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,67 +21,63 @@ TEMPERATURE = 0.1
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images and clips of n rows, frame by frame.
+    """Images and clips, and which of them are whose.
 
-    pixels: uint8 (f, height, width, 3); medium: int64 (f), which medium a frame is of; row: int64
-    (m), which row a medium is of; rows: n. Frames stand in the order of their media, and media in
-    that of their rows; a row may have none.
+    pixels: uint8 (f, height, width, 3), the frames of all media, one medium after another; counts:
+    int64 (m), how many of them each medium has; lists: int64 (n, r), numbers of the media of each
+    row, -1 where there is none.
     """
 
     pixels: Tensor
-    medium: Tensor
-    row: Tensor
-    rows: int
+    counts: Tensor
+    lists: Tensor
 
     @classmethod
-    def of(cls, lists: Sequence[Sequence[Array]], size: tuple[int, int]) -> Pictures:
+    def of(cls, rows: Sequence[Sequence[Array]], size: tuple[int, int]) -> Pictures:
         """Of the media of each row, as uint8 arrays (frames, height, width, 3).
 
-        size: height and width, of pictures of rows without any.
+        size: height and width, for rows without any.
         """
-        media = [medium for row in lists for medium in row]
-        counts = torch.tensor([len(medium) for medium in media], dtype=torch.int64)
-        lengths = torch.tensor([len(row) for row in lists], dtype=torch.int64)
+        media = [medium for row in rows for medium in row]
+        lists = torch.full((len(rows), max((len(row) for row in rows), default=0)), -1)
+        number = 0
+        for place, row in enumerate(rows):
+            lists[place, : len(row)] = torch.arange(number, number + len(row))
+            number += len(row)
         pixels = np.concatenate([np.empty((0, *size, 3), np.uint8), *media])
-        return cls(
-            torch.from_numpy(pixels),
-            torch.repeat_interleave(torch.arange(len(counts)), counts),
-            torch.repeat_interleave(torch.arange(len(lengths)), lengths),
-            len(lists),
-        )
+        counts = torch.tensor([len(medium) for medium in media], dtype=torch.int64)
+        return cls(torch.from_numpy(pixels), counts, lists)
 
-    @classmethod
-    def padded(cls, pixels: Tensor, there: Tensor) -> Pictures:
-        """Of uint8 (n, media, frames, height, width, 3) and bool (n, media, frames): which of
-        them are frames, and not padding.
+    def frames(self) -> tuple[Tensor, Tensor]:
+        """Numbers (n, r x F) of the frames of each row, F the most of a medium, and which of them
+        are there.
         """
-        some = there.any(2)
-        media = torch.cumsum(some.flatten(), 0).reshape(some.shape) - 1
-        frames = media[:, :, None].expand(there.shape)
-        rows = torch.arange(len(there), device=there.device)[:, None].expand(some.shape)
-        return cls(pixels[there], frames[there], rows[some], len(there))
+        most = int(self.counts.max()) if len(self.counts) else 1
+        if not len(self.counts):
+            none = self.lists.new_zeros(len(self.lists), self.lists.shape[1] * most)
+            return none, none.bool()
+        chosen = self.lists.clamp(min=0)
+        steps = torch.arange(most, device=self.lists.device)
+        starts = self.counts.cumsum(0) - self.counts
+        there = (self.lists >= 0)[..., None] & (steps < self.counts[chosen][..., None])
+        at = torch.where(there, starts[chosen][..., None] + steps, 0)
+        return at.flatten(1), there.flatten(1)
 
-    def part(self, start: int, stop: int) -> Pictures:
-        """Rows ``start`` to ``stop``."""
-        stop = min(stop, self.rows)
-        media = (self.row >= start) & (self.row < stop)
-        first = int((self.row < start).sum())
-        frames = media[self.medium]
-        return Pictures(
-            self.pixels[frames],
-            self.medium[frames] - first,
-            self.row[media] - start,
-            max(0, stop - start),
-        )
+    def chosen(self, lists: Tensor) -> Pictures:
+        """The media that ``lists`` name and no others, numbered anew."""
+        wanted = torch.unique(lists[lists >= 0])
+        numbers = torch.full((len(self.counts) + 1,), -1, device=lists.device)
+        numbers[wanted] = torch.arange(len(wanted), device=lists.device)
+        keep = torch.zeros(len(self.counts), dtype=torch.bool, device=lists.device)
+        keep[wanted] = True
+        pixels = self.pixels[torch.repeat_interleave(keep, self.counts)]
+        # The last number is that of no medium.
+        return Pictures(pixels, self.counts[wanted], numbers[lists])
 
     def to(self, device: Any) -> Pictures:
         """The same on a device."""
-        return replace(
-            self,
-            pixels=self.pixels.to(device, non_blocking=True),
-            medium=self.medium.to(device, non_blocking=True),
-            row=self.row.to(device, non_blocking=True),
-        )
+        parts = (self.pixels, self.counts, self.lists)
+        return Pictures(*(one.to(device, non_blocking=True) for one in parts))
 
 
 class Model(nn.Module):  # type: ignore[misc]
@@ -121,13 +117,11 @@ class Model(nn.Module):  # type: ignore[misc]
         """
         frames = unit(self._images(pictures.pixels, tokens=False).pooled)
         if ids is None or told is None or not bool(told.any()):
-            return self._rows(pictures, frames, None)
+            return self._rows(pictures, self._media(pictures, frames))
         told = told.to(frames.device)
-        captions = unit(self._texts(ids)) * told[:, None]
-        weights = self._weights(pictures, frames, captions)
-        found = self._rows(pictures, frames, weights)
-        bare = torch.ones(pictures.rows, dtype=torch.bool, device=found.device)
-        bare[pictures.row] = False
+        captions = self.captions(ids) * told[:, None]
+        found = self._weighted(pictures, frames, captions)
+        bare = (pictures.lists < 0).all(1).to(found.device)
         return torch.where((bare & told)[:, None], captions, found)
 
     def captions(self, ids: Tensor) -> Tensor:
@@ -139,27 +133,48 @@ class Model(nn.Module):  # type: ignore[misc]
         queries have a text.
         """
         encoded = self._images(pictures.pixels, self.composer.wants_tokens)
-        frames = unit(encoded.pooled)
-        pictured = torch.zeros(pictures.rows, dtype=torch.bool, device=frames.device)
-        pictured[pictures.row] = True
-        tokens, mask = (
-            self._tokens(pictures, encoded) if self.composer.wants_tokens else (None, None)
-        )
-        asked = Asked(
-            self._rows(pictures, frames, None),
-            ids.to(frames.device),
-            pictured,
-            told.to(frames.device),
-            tokens,
-            mask,
-        )
-        if not self.fixed:
+        media = self._media(pictures, unit(encoded.pooled))
+        return self._composed(pictures, encoded, media, ids, told)
+
+    def batch(self, pictures: Pictures, ids: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (n, d) of queries, and (m, d) of all media, of length 1; each medium is encoded
+        once. ``pictures.lists`` are the references.
+        """
+        references = torch.zeros(len(pictures.counts), dtype=torch.bool)
+        references[pictures.lists[pictures.lists >= 0].cpu()] = True
+        if not self.composer.wants_tokens or bool(references.all()):
+            encoded = self._images(pictures.pixels, self.composer.wants_tokens)
+            media = self._media(pictures, unit(encoded.pooled))
+            return self._composed(pictures, encoded, media, ids, told), media
+        # Tokens of references alone: those of all media would fill the memory.
+        asked = pictures.chosen(pictures.lists)
+        rest = (~references).nonzero()[:, 0][:, None].to(pictures.lists.device)
+        others = pictures.chosen(rest)
+        encoded = self._images(asked.pixels, True)
+        own = self._media(asked, unit(encoded.pooled))
+        found = self._media(others, unit(self._images(others.pixels, False).pooled))
+        media = own.new_zeros(len(references), own.shape[1])
+        places = references.to(own.device)
+        media = media.masked_scatter(places[:, None], own)
+        media = media.masked_scatter(~places[:, None], found)
+        return self._composed(asked, encoded, own, ids, told), media
+
+    def _composed(
+        self, pictures: Pictures, encoded: Encoded, media: Tensor, ids: Tensor, told: Tensor
+    ) -> Tensor:
+        pictured = (pictures.lists >= 0).any(1).to(media.device)
+        tokens, mask = None, None
+        if self.composer.wants_tokens:
+            tokens, mask = _tokens(pictures, encoded)
+        rows = self._rows(pictures, media)
+        asked = Asked(rows, ids.to(media.device), pictured, told.to(media.device), tokens, mask)
+        if not self.fixed or not len(rows):
             return self.composer(self.towers, asked)
         found = [
             self.composer(self.towers, _filled(asked, start, self.fixed))
-            for start in range(0, pictures.rows, self.fixed)
+            for start in range(0, len(rows), self.fixed)
         ]
-        return torch.cat(found)[: pictures.rows]
+        return torch.cat(found)[: len(rows)]
 
     def _images(self, pixels: Tensor, tokens: bool) -> Encoded:
         if not len(pixels):
@@ -180,41 +195,46 @@ class Model(nn.Module):  # type: ignore[misc]
         found = [self.towers.texts(one).pooled for one in _full(ids, self.fixed)]
         return torch.cat(found)[: len(ids)]
 
-    def _rows(self, pictures: Pictures, frames: Tensor, weights: Tensor | None) -> Tensor:
-        """The mean over a row's media of the mean over their frames, each of length 1."""
-        wide = frames if weights is None else frames * weights[:, None]
-        media = _mean(wide, pictures.medium, len(pictures.row))
-        return _mean(media, pictures.row, pictures.rows)
+    def _media(self, pictures: Pictures, frames: Tensor) -> Tensor:
+        """The direction (m, d) of the mean of each medium's frames."""
+        counts = pictures.counts.to(frames.device)
+        owner = torch.repeat_interleave(torch.arange(len(counts), device=frames.device), counts)
+        sums = frames.new_zeros(len(counts), frames.shape[1])
+        return unit(sums.index_add(0, owner, frames))
 
-    def _weights(self, pictures: Pictures, frames: Tensor, captions: Tensor) -> Tensor:
-        """A weight for each frame of a medium; all the same where the row has no caption."""
-        medium = pictures.medium.to(frames.device)
-        row = pictures.row.to(frames.device)
-        scores = (frames * captions[row[medium]]).sum(1) / self.temperature
-        highest = torch.full((len(row),), -torch.inf, device=frames.device)
-        highest = highest.scatter_reduce(0, medium, scores.detach(), "amax")
-        return torch.exp(scores - highest[medium])
+    def _rows(self, pictures: Pictures, media: Tensor) -> Tensor:
+        """The direction (n, d) of the mean of each row's media; zero where it has none."""
+        lists = pictures.lists.to(media.device)
+        if not len(media):
+            return media.new_zeros(len(lists), media.shape[1])
+        return unit((media[lists.clamp(min=0)] * (lists >= 0)[..., None]).sum(1))
 
-    def _tokens(self, pictures: Pictures, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Tokens (n, frames x t, width) of all frames of a row, and which of them are there."""
-        assert encoded.tokens is not None
-        assert encoded.mask is not None
-        each = encoded.tokens.shape[1]
-        row = pictures.row.to(encoded.tokens.device)[pictures.medium.to(encoded.tokens.device)]
-        counts = torch.bincount(row, minlength=pictures.rows)
-        place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-        most = max(1, int(counts.max())) if len(counts) else 1
-        tokens = encoded.tokens.new_zeros(pictures.rows, most, each, encoded.tokens.shape[2])
-        mask = encoded.mask.new_zeros(pictures.rows, most, each)
-        tokens = tokens.index_put((row, place), encoded.tokens)
-        mask = mask.index_put((row, place), encoded.mask)
-        return tokens.flatten(1, 2), mask.flatten(1, 2)
+    def _weighted(self, pictures: Pictures, frames: Tensor, captions: Tensor) -> Tensor:
+        """The mean of a row's frames, by how near each is to the row's caption, of those of its
+        medium; without a caption (zero) all weigh the same.
+        """
+        lists = pictures.lists.to(frames.device)
+        at, there = (one.to(frames.device) for one in pictures.frames())
+        if not len(frames):
+            return captions.new_zeros(captions.shape)
+        shape = (*lists.shape, -1)
+        scores = (frames[at] * captions[:, None]).sum(-1) / self.temperature
+        shares = scores.masked_fill(~there, -1e9).reshape(shape).softmax(-1).flatten(1)
+        wide = frames[at] * (shares * there)[..., None]
+        media = unit(wide.reshape(*shape, frames.shape[1]).sum(2))
+        return unit((media * (lists >= 0)[..., None]).sum(1))
 
 
-def _mean(vectors: Tensor, owner: Tensor, count: int) -> Tensor:
-    """The direction (count, d) of the sum of each owner's ``vectors``; zero where it has none."""
-    sums = vectors.new_zeros(count, vectors.shape[1])
-    return unit(sums.index_add(0, owner.to(vectors.device), vectors))
+def _tokens(pictures: Pictures, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    """Tokens (n, frames x t, width) of all frames of a row, and which of them are there."""
+    assert encoded.tokens is not None
+    assert encoded.mask is not None
+    at, there = (one.to(encoded.tokens.device) for one in pictures.frames())
+    if not len(encoded.tokens) or not at.shape[1]:
+        shape = (len(at), 1, encoded.tokens.shape[2])
+        return encoded.tokens.new_zeros(shape), encoded.mask.new_zeros(shape[:2])
+    mask = encoded.mask[at] & there[..., None]
+    return encoded.tokens[at].flatten(1, 2), mask.flatten(1, 2)
 
 
 def _full(rows: Tensor, size: int) -> list[Tensor]:
