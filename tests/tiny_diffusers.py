@@ -329,7 +329,8 @@ def _qwen_parts(diffusers: Any, scale: int) -> dict[str, Any]:
     )
     deep = scale.bit_length() - 1
     vae = diffusers.AutoencoderKLQwenImage(
-        base_dim=8,
+        # A megapixel goes through it for every reference.
+        base_dim=4,
         z_dim=4,
         dim_mult=[1] * (deep + 1),
         num_res_blocks=1,

@@ -129,6 +129,9 @@ class Named:
             name = self.class_name(index)
             yield from self._called(name)
             yield from self._scheduled(index)
+            for ref, one in zip(self.loras, settings.lora, strict=True):
+                if ref.folder:
+                    _lora_file(ref, one.file)
         except DatagenError as error:
             yield str(error)
             return
