@@ -16,18 +16,26 @@ Array = np.ndarray[Any, Any]
 #: Side of the crops of the first steps, in pixels: they lie on things, where most is to learn.
 _CROP = 32
 _CROPPED = 0.65
+#: Weight of pixels where a thing is.
+_THING = 3.0
 
 
-def _crops(pixels: Array, where: Array, rows: Array, dice: np.random.Generator) -> Array:
-    """A crop of each picture around a part that shows a thing, or beside it."""
-    found = np.empty((len(rows), _CROP, _CROP, 3), np.uint8)
+def _crops(
+    pixels: Array, where: Array, rows: Array, side: int, dice: np.random.Generator
+) -> tuple[Array, torch.Tensor]:
+    """A crop of each picture around a part that shows a thing, or beside it; and the weights of
+    its pixels (n, side, side)."""
+    found = np.empty((len(rows), side, side, 3), np.uint8)
+    weights = np.empty((len(rows), side, side), np.float32)
     step = _edits.SIDE // _edits.PARTS
     for at, row in enumerate(rows):
         parts = np.argwhere(where[row] >= 0)
-        y, x = parts[dice.integers(len(parts))] * step - dice.integers(0, _CROP - step, 2)
-        y, x = np.clip([y, x], 0, _edits.SIDE - _CROP)
-        found[at] = pixels[row, y : y + _CROP, x : x + _CROP]
-    return found
+        y, x = parts[dice.integers(len(parts))] * step - dice.integers(0, side - step, 2)
+        y, x = np.clip([y, x], 0, _edits.SIDE - side)
+        found[at] = pixels[row, y : y + side, x : x + side]
+        there = (where[row] >= 0).repeat(step, 0).repeat(step, 1)
+        weights[at] = np.where(there[y : y + side, x : x + side], _THING, 1.0)
+    return found, torch.from_numpy(weights)
 
 
 def tensors(pixels: Array, kind: torch.dtype = torch.float32) -> torch.Tensor:
@@ -42,15 +50,15 @@ def means(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def loss(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
+def loss(vae: Any, pictures: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """How far pictures are from what comes back of their latents with some noise; the noise is as
-    strong as the latents, so that these gain nothing by growing."""
+    strong as the latents, so that these gain nothing by growing. weights: of pixels."""
     found = means(vae, pictures).float()
     deviation = found.std(dim=(0, 2, 3), keepdim=True)
     noisy = found + _diffusers.TOLERATED * deviation * torch.randn_like(found)
     made = vae.decoder(vae.post_quant_conv(noisy.to(pictures.dtype))).float()
     pictures = pictures.float()
-    apart = made - pictures
+    apart = (made - pictures) * (weights / weights.mean())[:, None]
     edges = sum(
         (apart.narrow(axis, 1, apart.shape[axis] - 1)
          - apart.narrow(axis, 0, apart.shape[axis] - 1)).abs().mean()
@@ -75,11 +83,9 @@ def train(vae: Any, examples: _edits.Examples, args: Any) -> float:
         torch.manual_seed(step)
         cropped = step < _CROPPED * args.vae_steps
         rows = dice.integers(len(examples.pixels), size=args.vae_batch * (2 if cropped else 1))
-        taken = (
-            _crops(examples.pixels, examples.cells, rows, dice)
-            if cropped else examples.pixels[rows]
-        )  # fmt: skip
-        found = loss(vae, tensors(taken, args.kind))
+        side = _CROP if cropped else _edits.SIDE
+        taken, weights = _crops(examples.pixels, examples.cells, rows, side, dice)
+        found = loss(vae, tensors(taken, args.kind), weights)
         found.backward()
         masters.step(_masters.rate(step, args.vae_steps, args.vae_rate))
         now = time.monotonic()
@@ -95,7 +101,7 @@ def train(vae: Any, examples: _edits.Examples, args: Any) -> float:
 
 
 @torch.no_grad()
-def latents(vae: Any, pixels: Array, batch: int = 256) -> torch.Tensor:
+def latents(vae: Any, pixels: Array, batch: int = 8) -> torch.Tensor:
     """The latents of pictures, float16 (n, channels, side, side)."""
     kind = next(vae.parameters()).dtype
     parts = [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import distributed
 
 
 class Masters:
@@ -48,6 +49,7 @@ class Masters:
     def step(self, rate: float, most: float = 1.0) -> float:
         """Step by the gradients of the modules, which are cleared; their norm before it was held
         to ``most``."""
+        shared(self.live)
         gradients = [one.grad for one in self.live]
         wide = torch.stack([g.float().norm() for g in gradients if g is not None]).norm()
         scale = float(torch.clamp(most / (wide + 1e-6), max=1.0))
@@ -94,6 +96,30 @@ class Masters:
             optimizer.load_state_dict(saved)
 
 
-def rate(step: int, steps: int, peak: float) -> float:
-    """The learning rate: it rises for 100 steps, stays, and falls to nothing in the last third."""
-    return peak * min(1.0, (step + 1) / 100, (steps - step) / (steps / 3))
+def place() -> tuple[int, int]:
+    """Which of how many processes this is that train together: (0, 1) where it is alone."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def shared(live: Sequence[torch.nn.Parameter]) -> None:
+    """Put the mean of all processes' gradients into each, in one message."""
+    _, number = place()
+    if number < 2:
+        return
+    for one in live:
+        if one.grad is None:
+            one.grad = torch.zeros_like(one)
+    gradients = [one.grad for one in live if one.grad is not None]
+    message = torch.cat([one.float().flatten() for one in gradients]) / number
+    distributed.all_reduce(message)
+    parts = message.split([one.numel() for one in gradients])
+    for one, part in zip(gradients, parts, strict=True):
+        one.copy_(part.view_as(one))
+
+
+def rate(step: int, steps: int, peak: float, falling: float = 1 / 3) -> float:
+    """The learning rate: it rises for 100 steps, stays, and falls to nothing in the last part,
+    ``falling`` (0-1) of all."""
+    return peak * min(1.0, (step + 1) / 100, (steps - step) / (steps * falling))

@@ -124,7 +124,7 @@ def load(reference: str) -> Any:
     import torch
 
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
-        models.parse(reference).folder, torch_dtype=torch.float32, local_files_only=True
+        models.parse(reference).folder, dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -70,6 +70,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--optimizer", default="muon", choices=["muon", "adamw"])
     add("--processes", type=int, default=2, help="that render")
     add("--measured", type=int, default=40, help="edits of each kind that are measured")
+    add("--workers", type=int, default=1, help="processes that train the denoiser together")
     add("--threads", type=int, default=0, help="of torch; 0: as it likes")
     args = parser.parse_args(given)
     args.work = args.work or f"{args.out.rstrip('/')}.work"
@@ -116,6 +117,34 @@ def data(args: argparse.Namespace, paths: list[str], vae: Any, words: Any) -> _d
         vae.to(torch.float32)
         _open_clip.checkpoint(path, {"latents": found})
     return _denoiser.Data.of(examples, found, words)
+
+
+def denoised(args: argparse.Namespace, trained: _denoiser.Nets, learned: _denoiser.Data) -> float:
+    """Train ``trained``, by several processes where ``args.workers`` says so; minutes in all."""
+    if args.workers < 2:
+        return _denoiser.train(trained, learned, args)
+    meeting = os.path.join(os.path.abspath(args.work), "meeting")
+    if os.path.exists(meeting):
+        os.remove(meeting)
+    given = (args, meeting, trained.state_dict(), learned)
+    torch.multiprocessing.spawn(_worker, given, nprocs=args.workers)
+    saved = torch.load(os.path.join(args.work, _denoiser.CHECKPOINT), weights_only=True)
+    _denoiser.averaged(trained, saved["mean"])
+    return float(saved["seconds"] / 60)
+
+
+def _worker(
+    rank: int, args: argparse.Namespace, meeting: str, begun: Any, learned: _denoiser.Data
+) -> None:
+    torch.set_num_threads(args.threads or 1)
+    models.prepare()
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers
+    )
+    trained = nets(args, _diffusers.tokenizer())
+    trained.load_state_dict(begun)
+    _denoiser.train(trained, learned, args)
+    torch.distributed.destroy_process_group()
 
 
 def write(folder: str, vae: Any, trained: _denoiser.Nets, words: Any) -> None:
@@ -193,7 +222,7 @@ def run(args: argparse.Namespace) -> None:
     learned = data(args, paths, vae, words)
     trained = nets(args, words)
     second = _denoiser.learn_words(trained, learned, args)
-    third = _denoiser.train(trained, learned, args)
+    third = denoised(args, trained, learned)
     write(args.out, vae, trained, words)
     built = {"vae": vae, "text": trained.text, "unet": trained.unet, "words": words}
     minutes = {"autoencoder": first, "text encoder": second, "denoiser": third}
