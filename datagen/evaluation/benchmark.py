@@ -138,6 +138,8 @@ class Protocol(ABC, Generic[S]):
     about: ClassVar[str]
     #: Where the rules come from.
     paper: ClassVar[str]
+    #: Where its files come from, and how they lie.
+    mend: ClassVar[str] = ""
     Settings: ClassVar[type[Settings]]
 
     def __init__(self, settings: S) -> None:

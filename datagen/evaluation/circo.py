@@ -57,6 +57,7 @@ class Circo(Protocol[CircoSettings]):
     name = "circo"
     about = "photos of COCO, several targets; mAP, by semantic aspect too"
     paper = "arXiv:2303.15247"
+    mend = MEND
     Settings = CircoSettings
 
     def read(self, data: str) -> Benchmark:

@@ -55,6 +55,7 @@ class Cirr(Protocol[CirrSettings]):
     name = "cirr"
     about = "open-domain photos, one target; recall, and recall in sets of six"
     paper = "arXiv:2108.04024"
+    mend = MEND
     Settings = CirrSettings
 
     def read(self, data: str) -> Benchmark:

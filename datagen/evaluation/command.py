@@ -33,7 +33,9 @@ def eval_command(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Images of every forward pass.", min=1)] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="List the benchmarks.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the benchmarks; with -b, the rules of one.")
+    ] = False,
 ) -> None:
     """Measure a retriever on a benchmark of composed retrieval."""
     from rich.console import Console
@@ -43,7 +45,10 @@ def eval_command(
 
     console = Console()
     if listed:
-        _list(console)
+        if benchmark:
+            _explain(console, protocols.protocol_class(benchmark))
+        else:
+            _list(console)
         return
     if not model:
         raise DatagenError("name a model, such as bundled:tinyclip, or --list the benchmarks")
@@ -148,9 +153,23 @@ def _list(console: Any) -> None:
     from datagen.evaluation.protocols import ALL
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("benchmark", "what it asks", "rules", "paper"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("benchmark", no_wrap=True)
+    table.add_column("what it asks", overflow="fold")
+    table.add_column("paper", no_wrap=True)
     for protocol in ALL:
-        rules = ", ".join(protocol.Settings.model_fields)
-        table.add_row(protocol.name, escape(protocol.about), escape(rules), protocol.paper)
+        table.add_row(protocol.name, escape(protocol.about), protocol.paper)
     console.print(table)
+    console.print("\n[dim]datagen eval --list -b NAME tells its rules and where its files lie[/]")
+
+
+def _explain(console: Any, protocol: type[Any]) -> None:
+    import inspect
+
+    from rich.markup import escape
+
+    console.print(f"[bold]{protocol.name}[/]  {escape(protocol.about)} ({protocol.paper})\n")
+    console.print(escape(inspect.getdoc(protocol.Settings) or "") + "\n", highlight=False)
+    for name, field in protocol.Settings.model_fields.items():
+        console.print(f"  {name}={escape(str(field.default))}", highlight=False)
+    if protocol.mend:
+        console.print(f"\n[dim]{escape(protocol.mend)}[/]", highlight=False)

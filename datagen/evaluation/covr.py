@@ -49,6 +49,7 @@ class Covr(Protocol[CovrSettings]):
     name = "covr"
     about = "web clips, one target; recall@1, 5, 10, 50 and their mean"
     paper = "arXiv:2308.14746"
+    mend = MEND
     Settings = CovrSettings
 
     def read(self, data: str) -> Benchmark:

@@ -75,6 +75,7 @@ class Egocvr(Protocol[EgocvrSettings]):
     name = "egocvr"
     about = "clips of what a wearer does, small actions; recall in all clips and in one video"
     paper = "arXiv:2407.16658"
+    mend = MEND
     Settings = EgocvrSettings
 
     def read(self, data: str) -> Benchmark:

@@ -57,6 +57,7 @@ class FashionIQ(Protocol[FashionIQSettings]):
     name = "fashioniq"
     about = "product photos in three categories; recall@10 and 50, and their means"
     paper = "arXiv:1905.12794"
+    mend = MEND
     Settings = FashionIQSettings
 
     def read(self, data: str) -> Benchmark:

@@ -74,6 +74,7 @@ class Genecis(Protocol[GenecisSettings]):
     name = "genecis"
     about = "conditional similarity, small galleries of their own; recall@1, 2, 3"
     paper = "arXiv:2306.07969"
+    mend = MEND
     Settings = GenecisSettings
 
     def read(self, data: str) -> Benchmark:

@@ -41,6 +41,7 @@ class Icir(Protocol[IcirSettings]):
     name = "icir"
     about = "particular objects, hard negatives, several targets; mAP and macro mAP"
     paper = "arXiv:2510.25387"
+    mend = MEND
     Settings = IcirSettings
 
     def read(self, data: str) -> Benchmark:

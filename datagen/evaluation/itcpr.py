@@ -42,6 +42,7 @@ class Itcpr(Protocol[ItcprSettings]):
     name = "itcpr"
     about = "persons in other clothes; recall@1, 5, 10, mAP, mINP"
     paper = "arXiv:2311.16515"
+    mend = MEND
     Settings = ItcprSettings
 
     def read(self, data: str) -> Benchmark:

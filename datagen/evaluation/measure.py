@@ -122,11 +122,11 @@ def measure(
     asked: dict[str, dict[int, Array]] = {}
     mute: dict[int, str] = {}
     for kind in kinds:
+        # Who cannot be asked with both is not asked with one, and the other way round.
+        left = without(benchmark, lost, mute)
         told = functools.partial(say, f"queries, {kind}")
         asked[kind], cannot = _asked(retriever, left.benchmark, kind, told)
-        # Who cannot be asked with both is not asked with one, and the other way round.
-        mute |= cannot
-    _allowed(benchmark, mute, out, allow_missing)
+        mute |= _allowed(benchmark, cannot, out, allow_missing)
     left = without(benchmark, lost, mute)
     out.notes += [f"left out: {count:,} {what}" for what, count in left.left_out.items()]
     if not any(part.asked for part in left.benchmark.parts):
@@ -273,7 +273,7 @@ def _counts(parts: Sequence[Part]) -> tuple[int, int, int, int]:
 
 
 def _joined(sets: list[tuple[set[Any], int]]) -> tuple[int, int]:
-    """How many things there are in all, and of how many; 0 of an unknown number is what is there."""
+    """How many things there are in all, and of how many (0: not known, so all that are there)."""
     together: set[Any] = set().union(*(some for some, _ in sets))
     if all(whole in (0, len(some)) for some, whole in sets):
         return len(together), len(together)

@@ -78,6 +78,7 @@ class Patterncom(Protocol[PatterncomSettings]):
     name = "patterncom"
     about = "aerial images, another value of an attribute, many targets; mAP by attribute"
     paper = "arXiv:2405.15587"
+    mend = MEND
     Settings = PatterncomSettings
 
     def read(self, data: str) -> Benchmark:

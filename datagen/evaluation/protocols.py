@@ -39,23 +39,28 @@ BY_NAME = {protocol.name: protocol for protocol in ALL}
 RUN = "run:"
 
 
+def protocol_class(name: str) -> type[Protocol[Any]]:
+    """The benchmark ``name``. Raises DatagenError with the nearest name for one that is none."""
+    key = RunSplit.name if name.startswith(RUN) else name.lower().replace("-", "")
+    if key not in BY_NAME:
+        raise DatagenError(f"benchmark '{name}': {nearest(key, BY_NAME)}")
+    return BY_NAME[key]
+
+
 def protocol(name: str, rules: Sequence[str] = ()) -> Protocol[Any]:
     """The benchmark ``name``, by the rules ``key=value`` and the official ones for the others.
 
     Raises DatagenError with the nearest name for one that is none, RecipeError for wrong rules.
     """
-    key = RunSplit.name if name.startswith(RUN) else name.lower().replace("-", "")
-    if key not in BY_NAME:
-        raise DatagenError(f"benchmark '{name}': {nearest(key, BY_NAME)}")
-    if key == RunSplit.name and not name.startswith(RUN):
+    found = protocol_class(name)
+    if found is RunSplit and not name.startswith(RUN):
         raise DatagenError("benchmark 'run': name the directory as well, run:DIR or run:DIR#SPLIT")
-    found = BY_NAME[key]
     given = dict(_rule(one) for one in rules)
     try:
         return found(found.Settings.model_validate(given))
     except ValidationError as error:
         raise RecipeError(
-            of_settings(f"benchmark {key}", error, given, found.Settings.model_fields)
+            of_settings(f"benchmark {found.name}", error, given, found.Settings.model_fields)
         ) from error
 
 

@@ -52,7 +52,7 @@ def _percent(value: float | None) -> float | None:
 
 
 def table(measured: Measured) -> Table:
-    """A line per metric: with both, and with the reference or the text alone; what it is told of."""
+    """A line per metric: asked with both, with the reference or the text alone, and on what."""
     kinds = [kind for kind in KINDS if any(kind in line.values for line in measured.lines)]
     out = Table(box=None, header_style="bold", pad_edge=False)
     out.add_column("part", overflow="fold")
