@@ -210,7 +210,7 @@ def _coloured(picture: Image.Image, which: int, factor: float) -> Image.Image:
     if which < len(kinds):
         return kinds[which](picture).enhance(factor)
     hue, saturation, value = picture.convert("HSV").split()
-    turn = round(factor * 255)
+    turn = int(factor * 255)
     turned = hue.point([(level + turn) % 256 for level in range(256)])
     return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 

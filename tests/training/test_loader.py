@@ -17,7 +17,7 @@ pytest.importorskip("torch", reason="needs datagen[models]")
 
 import torch
 
-from datagen import store
+from datagen import models, store
 from datagen.errors import DatagenError
 from datagen.shards._read import read_shard
 from datagen.training import samples
@@ -102,6 +102,7 @@ def test_batches_hold_what_the_shards_hold(run, truth):
 
 
 def test_normalised_pixels_are_those_of_open_clip(run):
+    models.prepare()
     transforms = pytest.importorskip("torchvision.transforms")
     batch = next(load(run).batches())
     plain = transforms.Compose(
