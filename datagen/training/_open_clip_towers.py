@@ -184,4 +184,5 @@ def load(
     """The open_clip model of ``ref``. Raises DatagenError."""
     found = clip.load(ref, device=device, precision=precision, trust_remote_code=trust_remote_code)
     made = OpenClipTowers(found.model, found.tokenizer, clip.config(ref), precision, str(ref))
-    return made.to(device).eval()
+    made.to(device).eval()
+    return made

@@ -120,7 +120,9 @@ def load(ref: models.ModelRef, device: str, precision: str) -> TransformersTower
         made = {"clip": transformers.CLIPModel, "siglip": transformers.SiglipModel}[kind]
         model = made.from_pretrained(place, dtype=kinds[precision], local_files_only=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
-    return TransformersTowers(model, tokenizer, place, str(ref)).to(device).eval()
+    towers = TransformersTowers(model, tokenizer, place, str(ref))
+    towers.to(device).eval()
+    return towers
 
 
 def _kind(ref: models.ModelRef, place: str) -> str:

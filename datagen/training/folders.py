@@ -22,7 +22,6 @@ from datagen import errors, frames, preprocess, store
 from datagen.errors import DatagenError
 from datagen.step import Settings
 from datagen.training import card, composers, towers
-from datagen.training.answering import Answering
 from datagen.training.model import Model
 from datagen.training.retriever import RETRIEVER
 
@@ -139,14 +138,8 @@ def model(
 
 
 def load(
-    folder: str,
-    *,
-    device: str,
-    precision: str,
-    batch_size: int,
-    choice: frames.Choice | None,
-    trust_remote_code: bool,
-) -> Answering:
-    """The retriever in ``folder``. Raises DatagenError."""
+    folder: str, device: str, precision: str, trust_remote_code: bool = False
+) -> tuple[Model, frames.Choice]:
+    """The model in ``folder``, and which frames of clips it takes. Raises DatagenError."""
     found = model(folder, device=device, precision=precision, trust_remote_code=trust_remote_code)
-    return Answering(found, batch_size, read(folder).frames if choice is None else choice)
+    return found, read(folder).frames

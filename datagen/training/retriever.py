@@ -72,15 +72,18 @@ def load(
         models.prepare()
         import torch  # noqa: F401
     from datagen.training import folders, zero_shot
+    from datagen.training.answering import Answering
 
-    where = {"device": models.device(device), "batch_size": batch_size, "choice": choice}
-    where["precision"] = models.precision(precision, where["device"])
-    where["trust_remote_code"] = trust_remote_code
+    device = models.device(device)
+    precision = models.precision(precision, device)
     if ref.folder and os.path.isfile(os.path.join(ref.folder, RETRIEVER)):
         if composer is not None:
             raise DatagenError(f"{ref.folder}: has a composer of its own; name none")
-        return folders.load(ref.folder, **where)
-    return zero_shot.load(ref, composer or {"op": "sum"}, **where)
+        model, own = folders.load(ref.folder, device, precision, trust_remote_code)
+    else:
+        given = {"op": "sum"} if composer is None else composer
+        model, own = zero_shot.load(ref, given, device, precision, trust_remote_code), 8
+    return Answering(model, batch_size, own if choice is None else choice)
 
 
 def _parsed(reference: str) -> models.ModelRef:
