@@ -46,7 +46,8 @@ class OnGpu(Painter[GpuSettings]):
 SCRIPT = """
 import json, sys
 import ray
-ray.init(num_cpus=12, num_gpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+ray.init(num_cpus=12, num_gpus=4, **quiet)
 import datagen
 recipe = json.load(open(sys.argv[1]))
 datagen.run(recipe, sys.argv[2])

@@ -29,7 +29,7 @@ def recipe(folder: Path, name: str = "recipe.yaml", **edit: Any) -> Path:
         {"pair": {"op": "one_word_diff", "max_per_reference": 2}},
         {"text": {"op": "template"}},
         {"edit": told},
-        {"split": {"op": "by_group", "train": 0.8, "val": 0.2, "test": 0, "near_duplicates": False}},
+        {"split": {"train": 0.8, "val": 0.2, "test": 0, "near_duplicates": False}},
         {"shards": {"op": "webdataset", "max_size": "200kB"}},
     ]
     source = {"type": "tinyworld", "count": 60, "size": 32}
@@ -88,9 +88,7 @@ def packed(out: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_paints_goes_on_to_the_same_bytes(
-    calm: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_while_it_paints_goes_on_to_the_same_bytes(calm: Path, tmp_path: Path) -> None:
     path, out = recipe(tmp_path), tmp_path / "killed"
     run = command("run", path, "--out", out, "--cpus", 2, "--quiet")
     moments: list[Callable[[], bool]] = [
