@@ -86,6 +86,11 @@ def _rows(path: str, what: str, found: list[Any], row: type[Row], first: int) ->
     return rows
 
 
+def printable(text: str) -> str:
+    """``text`` of somebody else's file for a line of a message: no control characters, not long."""
+    return "".join(sign if sign.isprintable() else " " for sign in text[:120])
+
+
 class Media:
     """Finds media in folders, each of which is listed once."""
 
@@ -107,8 +112,11 @@ class Media:
     def picture(self, folders: Iterable[str], name: str, ending: str, **more: Any) -> Picture:
         """The medium ``name`` (with folders in it, or none) below the first of ``folders`` with it.
 
-        ending: what it is expected to have where it is not found.
+        ending: what it is expected to have where it is not found. Raises DatagenError for a name
+        that leads out of its folder.
         """
+        if ".." in name.split("/"):
+            raise DatagenError(f"{printable(name)}: the name of an image leads out of its folder")
         first = ""
         for folder in folders:
             inner, _, last = store.join(folder, name).rpartition("/")
@@ -125,7 +133,8 @@ def known(names: Iterable[str], pictures: Iterable[str], path: str) -> None:
     have = set(pictures)
     strange = [name for name in dict.fromkeys(names) if name not in have]
     if strange:
+        first = shortened([printable(name) for name in strange[:3]])
         raise DatagenError(
-            f"{path}: names {len(strange):,} that the list of images does not have "
-            f"({shortened(strange[:3])}); both files must be of one version"
+            f"{path}: names {len(strange):,} that the list of images does not have ({first}); both "
+            "files must be of one version"
         )

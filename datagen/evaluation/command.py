@@ -32,6 +32,12 @@ def eval_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Images of every forward pass.", min=1)] = 64,
+    frames: Annotated[
+        str, typer.Option(help="Frames of a clip: a number, first, middle or key.")
+    ] = "",
+    composer: Annotated[
+        str, typer.Option(help="How a model without one is asked, as YAML: {op: sum, how: slerp}.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     listed: Annotated[
         bool, typer.Option("--list", help="List the benchmarks; with -b, the rules of one.")
@@ -60,7 +66,13 @@ def eval_command(
     elif not data:
         raise DatagenError(f"--data: name the folder of {protocol.name}'s official files")
     read = protocol.read(data)
-    settings = {"device": device, "precision": precision, "batch_size": batch_size}
+    settings = {
+        "device": device,
+        "precision": precision,
+        "batch_size": batch_size,
+        "choice": _frames(frames),
+        "composer": _composer(composer),
+    }
     _measured(console, model, settings, protocol, read, data, out, allow_missing, probes, as_json)
 
 
@@ -112,15 +124,41 @@ def _measured(
     _show(console, found, measured, written)
 
 
-def _revision(model: str) -> str:
-    """What identifies the model's weights; empty of what has none (a folder of a training)."""
-    from datagen import models
+def _frames(text: str) -> Any:
+    """The choice of frames that ``text`` names; None: the model's own."""
+    from datagen.errors import DatagenError
+
+    if text in ("", "first", "middle", "key"):
+        return text or None
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise DatagenError(f"--frames {text}: first, middle, key or a number from 1 to 64 expected")
+    return int(text)
+
+
+def _composer(text: str) -> dict[str, Any] | None:
+    import yaml
+
     from datagen.errors import DatagenError
 
     try:
-        return models.revision(models.parse(model))
-    except DatagenError:
-        return ""
+        found = yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        found = text
+    if found is not None and not (isinstance(found, dict) and "op" in found):
+        raise DatagenError(
+            f"--composer {text}: settings with an op expected, {{op: sum, how: slerp}}"
+        )
+    return found
+
+
+def _revision(model: str) -> str:
+    """What identifies the model's weights: a commit on the hub, or a hash of the files."""
+    import os
+
+    from datagen import models
+
+    folder = os.path.isdir(os.path.expanduser(model))
+    return models.revision(models.parse(f"file:{model}" if folder else model))
 
 
 def _show(console: Any, found: dict[str, Any], measured: Any, written: list[str]) -> None:

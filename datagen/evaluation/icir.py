@@ -70,7 +70,8 @@ class Icir(Protocol[IcirSettings]):
             if (row.instance, row.text) not in targets:
                 raise DatagenError(
                     f"{path}: row {number + 1}: the database has no image of instance "
-                    f"'{row.instance[:60]}' with the text '{row.text[:60]}'"
+                    f"'{_files.printable(row.instance)}' with the text "
+                    f"'{_files.printable(row.text)}'"
                 )
             asked.append(
                 Asked(

@@ -15,6 +15,7 @@ import numpy as np
 
 from datagen.errors import DatagenError, shortened
 from datagen.evaluation import vectors
+from datagen.evaluation._files import printable
 from datagen.evaluation.benchmark import Benchmark, Figures, Part, Protocol, Query, without
 from datagen.evaluation.places import Places, places
 from datagen.evaluation.vectors import Key
@@ -35,7 +36,7 @@ class MissingMedia(DatagenError):
 
     def __init__(self, lost: Mapping[str, str], of: int, mend: str) -> None:
         self.lost = dict(lost)
-        first = shortened(sorted(self.lost)[:3])
+        first = shortened([printable(name) for name in sorted(self.lost)[:3]])
         super().__init__(
             f"{len(self.lost):,} of {of:,} images or clips are missing ({first}); "
             f"{mend}; --allow-missing measures on what is there"
@@ -118,7 +119,9 @@ def measure(
     )
     broken = {gallery[row]: reason for row, reason in wrong.items()}
     lost |= _allowed(benchmark, broken, out, allow_missing)
-    kinds = [kind for kind in KINDS if kind == COMPOSED or probes]
+    # Of hidden answers no probe tells anything.
+    told_here = probes and not all(part.hidden for part in benchmark.parts)
+    kinds = KINDS if told_here else (COMPOSED,)
     asked: dict[str, dict[int, Array]] = {}
     mute: dict[int, str] = {}
     for kind in kinds:

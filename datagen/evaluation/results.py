@@ -11,6 +11,7 @@ from rich.table import Table
 
 import datagen
 from datagen import store
+from datagen.evaluation._files import printable
 from datagen.evaluation.benchmark import Protocol
 from datagen.evaluation.measure import KINDS, Measured
 
@@ -97,10 +98,6 @@ def write_missing(out: str, lost: Mapping[str, str]) -> str:
     """Write a line for each missing medium, its path and what is wrong; gives the list's path."""
     store.make_folder(out)
     path = store.join(out, MISSING)
-    lines = [f"{_line(name)}\t{_line(reason)}" for name, reason in sorted(lost.items())]
+    lines = [f"{printable(name)}\t{printable(reason)}" for name, reason in sorted(lost.items())]
     store.write_bytes(path, ("\n".join(lines) + "\n").encode())
     return path
-
-
-def _line(text: str) -> str:
-    return "".join(sign if sign.isprintable() else " " for sign in text)
