@@ -46,7 +46,7 @@ def units(by: Iterate, pairs: pa.ChunkedArray, targets: pa.ChunkedArray, shards:
         none = np.full(len(rows), -1, np.int64)
         return Units(rows, none, np.arange(len(rows) + 1, dtype=np.int64), shards)
     if by == "pair":
-        names, chosen = pairs, np.full(len(rows), -1, np.int64)
+        names, chosen = pairs.combine_chunks(), np.full(len(rows), -1, np.int64)
     else:
         together = targets.combine_chunks()
         names = together.flatten()
@@ -54,8 +54,6 @@ def units(by: Iterate, pairs: pa.ChunkedArray, targets: pa.ChunkedArray, shards:
         first = np.cumsum(np.r_[0, pc.list_value_length(together).to_numpy(False)])[:-1]
         chosen = np.arange(len(rows), dtype=np.int64) - first[rows]
     encoded = pc.dictionary_encode(names)
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks() if encoded.num_chunks else encoded
     codes = np.asarray(encoded.indices, dtype=np.int64)
     order = np.argsort(codes, kind="stable")
     starts = np.r_[0, np.cumsum(np.bincount(codes, minlength=len(encoded.dictionary)))]

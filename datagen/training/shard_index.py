@@ -58,6 +58,8 @@ VERSION = 1
 KEEP = 30 * 24 * 3600.0
 #: Bytes that are read at once, and the longest extended header and JSON that are read.
 READ, HEADER, MOST_JSON = 8 << 20, 1 << 20, 64 << 20
+#: Bytes of a member: more than any disk has.
+MOST_SIZE = 1 << 60
 
 _BLOCK = 512
 _NAME = re.compile(
@@ -239,6 +241,8 @@ def _members(data: _Bytes, path: str) -> Iterator[_Member]:
         begin = at if first is None else first
         if size >= 0:
             length, follows = size, body + size + -size % _BLOCK
+        if length > MOST_SIZE:
+            raise Damaged(f"{path}: a member of {length} bytes at byte {at}")
         if kind in b"0\0":
             yield _Member(name or _text(block[:100]), begin, body, length)
         at, name, size, first = follows, "", -1, None
