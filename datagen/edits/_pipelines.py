@@ -60,7 +60,7 @@ class Lora(Settings):
 class PipelineSettings(Settings):
     """Which pipeline, where and how it runs, and what it is told for every picture."""
 
-    #: ``hf:org/name``, or a folder of diffusers: ``file:/path``; safetensors.
+    #: ``hf:org/name``, ``bundled:name``, or a folder of diffusers: ``file:/path``; safetensors.
     model: str
     #: Class of diffusers; null: that of the model's own ``model_index.json``, or its sibling for
     #: what this step does.
