@@ -133,7 +133,8 @@ class Run:
         Yields dictionaries with ``references``, ``targets``, ``negatives`` (lists of media),
         ``modification``, ``json``, and ``target_vector`` (float32) of a text target. An image is a
         PIL image, a clip a list of them: the ``frames`` of :data:`datagen.frames.Choice`, by
-        default eight at even distances. When ``decode`` is false, both are bytes. Raises MediaError where one cannot be decoded.
+        default eight at even distances. When ``decode`` is false, both are bytes. Raises
+        MediaError where one cannot be decoded.
         """
         from datagen.shards._read import read_shard
 
