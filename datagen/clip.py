@@ -290,6 +290,10 @@ def load(
             weights_only=True,
             **options,
         )
+        for module in model.modules():
+            # open_clip leaves the queries of its pooling behind where it changes the precision.
+            if isinstance(module, open_clip.transformer.AttentionalPooler):
+                module.query.data = module.query.data.to(module.attn.out_proj.weight.dtype)
         tokenizer = _tokenizer(name, found)
     return Clip(model.eval(), tokenizer, found, device, precision, batch_size)
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from datagen import frames, media
+from datagen import frames, media, preprocess
+from datagen.clip import FRAMES
 from datagen.errors import DatagenError
 from datagen.preprocess import Geometry
 from datagen.training.model import Model, Pictures
@@ -74,11 +75,14 @@ class Answering:
         """``lists`` a batch at a time, the next one decoded while the model has the last."""
         geometry = self.model.towers.geometry
         size = (geometry.height, geometry.width)
+        step = self.batch_size
+        if any(one.get("modality") == "video" for row in lists for one in row):
+            step = max(1, min(step, FRAMES // preprocess.frames_at_most(self.choice)))
         with ThreadPoolExecutor(max(1, min(16, os.cpu_count() or 1))) as pool:
             waiting: deque[tuple[slice, list[list[Future[Array]]]]] = deque()
             try:
-                for start in range(0, len(lists), self.batch_size):
-                    rows = slice(start, min(start + self.batch_size, len(lists)))
+                for start in range(0, len(lists), step):
+                    rows = slice(start, min(start + step, len(lists)))
                     asked = [
                         [pool.submit(_fitted, one, geometry, self.choice) for one in row]
                         for row in lists[rows]

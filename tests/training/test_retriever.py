@@ -103,6 +103,22 @@ def test_zero_shot_vectors_are_those_of_the_library_itself(
     np.testing.assert_allclose(both, unit(gallery[:3] + texts), atol=1e-5)
 
 
+@pytest.mark.parametrize("composer", ["sum", "inversion", "fusion"])
+def test_half_precision_answers_nearly_the_same(
+    known: tuple[str, Array, Array], media: list[dict[str, Any]], composer: str
+) -> None:
+    # An open_clip model with a pooling by attention as well.
+    for ref in (known[0], "bundled:tinyclip"):
+        given = {"op": composer, "heads": 2} if composer == "fusion" else {"op": composer}
+        found = []
+        for precision in ("fp32", "bf16"):
+            torch.manual_seed(0)
+            one = retriever.load(ref, device="cpu", precision=precision, composer=given)
+            asked = one.queries([media[:1], media[1:3], []], ["in red", None, "two cats"])
+            found.append(np.concatenate([one.targets(media), asked]))
+        assert ((found[0] * found[1]).sum(1) > 0.999).all()
+
+
 def test_several_references_are_their_mean(tiny_clip: str, media: list[dict[str, Any]]) -> None:
     found = retriever.load(tiny_clip, device="cpu")
     gallery = found.targets(media).astype(np.float64)
