@@ -31,7 +31,7 @@ ALL, SUBSET = "gallery", "subset"
 class CirrSettings(Settings):
     """split: val or test1 (whose answers are with the server). exclude_reference: leave the
     reference out of the gallery, as the server and all papers do. images: the folder of dev/ and
-    test1/, by default the data folder.
+    test1/, by default the data folder, or img_raw/ or cirr/img_raw/ of it.
     """
 
     split: Literal["val", "test1"] = "val"
@@ -72,7 +72,8 @@ class Cirr(Protocol[CirrSettings]):
         named += [row.target_hard for row in rows if row.target_hard]
         _files.known(named, paths, captions)
         media = _files.Media()
-        folders = [self.settings.images or data]
+        own = [data, *(store.join(data, inner) for inner in ("img_raw", "cirr/img_raw"))]
+        folders = [self.settings.images] if self.settings.images else own
         pictures = {
             name: media.picture(folders, path.removeprefix("./"), ".png")
             for name, path in paths.items()

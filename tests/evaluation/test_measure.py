@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import made_run
 import numpy as np
-import pyarrow as pa
 import pytest
 from known_retriever import Known, query, ranked, told, touch
 
-from datagen import schema, store
 from datagen.errors import DatagenError
 from datagen.evaluation import protocols, results
 from datagen.evaluation.benchmark import Asked, Benchmark, Part, Picture, Query, without
@@ -151,57 +150,17 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
 
 
 def run_of(tmp_path: Path) -> str:
-    """A finished run, written by hand: eight items with media, one of words alone."""
-    touch(tmp_path, [f"p{n}.jpg" for n in range(8)])
-    unknown = dict.fromkeys(name.name for name in schema.MEDIA)
-    media = {"offset": 0, "modality": "image"}
-    items: list[dict[str, Any]] = [
-        {
-            "id": f"i{n}",
-            "key": str(n),
-            "source": "made",
-            "caption": f"thing {n}",
-            "labels": "{}",
-            "media": {**unknown, **media, "path": str(tmp_path / f"p{n}.jpg")},
-        }
-        for n in range(8)
+    """A finished run of eight items with media, and one of words alone."""
+    triplets = [
+        ([0], 1, "redder", "val"),
+        ([0], 2, "redder", "val"),
+        ([3, 4], 5, "both", "val"),
+        ([5], 8, "words", "val"),
+        ([6], 7, "wrong", "val"),
+        ([6], 7, "train only", "train"),
+        ([7], 7, "the same", "val"),
     ]
-    items.append({**items[0], "id": "words", "caption": "only words", "media": None})
-
-    def triplet(number: int, references: list[int], target: int, text: str, split: str) -> Any:
-        verdict = "rejected" if text == "wrong" else "kept"
-        return {
-            "id": f"t{number}",
-            "pair": "p",
-            "references": [items[n] for n in references],
-            "targets": [items[target]],
-            "modification": text,
-            "split": split,
-            "verdict": verdict,
-        }
-
-    rows = [
-        triplet(0, [0], 1, "redder", "val"),
-        triplet(1, [0], 2, "redder", "val"),
-        triplet(2, [3, 4], 5, "both", "val"),
-        triplet(3, [5], 8, "words", "val"),
-        triplet(4, [6], 7, "wrong", "val"),
-        triplet(5, [6], 7, "train only", "train"),
-        triplet(6, [7], 7, "the same", "val"),
-    ]
-    columns = pa.schema(
-        [*schema.TRIPLETS, schema.SPLIT, *schema.VERDICT_FIELDS, pa.field("step", pa.string())]
-    )
-    out = str(tmp_path / "run")
-    store.write_table(
-        store.join(out, "triplets.parquet"), pa.Table.from_pylist(rows, schema=columns)
-    )
-    note = {"status": "finished", "layout": 1, "rows": "0" * 16, "seed": 0, "versions": {}}
-    store.write_json(
-        store.join(out, "run.json"),
-        {**note, "recipe": {"name": "made"}, "steps": [], "funnel": []},
-    )
-    return out
+    return made_run.write(tmp_path, 8, triplets)
 
 
 def test_a_split_of_a_run_is_a_benchmark(tmp_path: Path) -> None:
@@ -214,14 +173,15 @@ def test_a_split_of_a_run_is_a_benchmark(tmp_path: Path) -> None:
         for one in part.asked
     }
     # Two triplets with the same reference and text are one query of two targets.
-    assert told_apart[("i0",), "redder"].targets == ("i1", "i2")
-    assert told_apart[("i3", "i4"), "both"].without == ("i3", "i4")
-    assert set(part.gallery) == {"i0", "i1", "i2", "i3", "i4", "i5", "i7", "words"}
+    i = [made_run.name(n) for n in range(9)]
+    assert set(told_apart[(i[0],), "redder"].targets) == {i[1], i[2]}
+    assert told_apart[(i[3], i[4]), "both"].without == (i[3], i[4])
+    assert set(part.gallery) == {i[n] for n in (0, 1, 2, 3, 4, 5, 7, 8)}
     assert len(part.asked) == 3
     assert read.notes == ("1 queries left out, whose only target is their reference",)
     retriever = Known()
     found = told(measure(retriever, protocol, read, probes=False).lines)
-    names = {f"i{n}": f"p{n}" for n in range(8)} | {"words": "only words"}
+    names = {i[n]: f"p{n}" for n in range(8)} | {i[8]: "only words"}
     hits = []
     for (references, text), one in told_apart.items():
         asked = query([names[name] for name in references], text)
@@ -229,7 +189,7 @@ def test_a_split_of_a_run_is_a_benchmark(tmp_path: Path) -> None:
         hits.append(any(names[name] in order[:1] for name in one.targets))
     assert found["val", "R@1"] == pytest.approx(np.mean(hits))
     targets = protocols.protocol(f"run:{out}", ["gallery=targets"]).read(out)
-    assert set(targets.parts[0].gallery) == {"i1", "i2", "i5", "i7", "words"}
+    assert set(targets.parts[0].gallery) == {i[n] for n in (1, 2, 5, 7, 8)}
 
 
 def test_a_split_that_is_not_there_has_the_nearest_name(tmp_path: Path) -> None:
