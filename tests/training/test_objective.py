@@ -95,6 +95,25 @@ def test_chunks_have_the_gradients_of_the_whole_batch(
     assert moved > 20
 
 
+@pytest.mark.parametrize("composer", ALL, ids=lambda one: one["op"])
+def test_mixed_precision_trains_whole_and_in_chunks(
+    tiny_clip: str, composer: dict[str, Any]
+) -> None:
+    plain, whole, chunks = (objective(tiny_clip, composer, temperature=0.2) for _ in range(3))
+    known = plain(batch()).total
+    known.backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = whole(batch()).total
+        found = chunks.cached(batch(), 2).total
+    mixed.backward()
+    for one, module in ((mixed, whole), (found, chunks)):
+        assert one.item() == pytest.approx(known.item(), rel=0.05)
+        pairs = zip(plain.parameters(), module.parameters(), strict=True)
+        both = [(a.grad, b.grad) for a, b in pairs if a.grad is not None]
+        flat = [torch.cat([one[side].flatten() for one in both]) for side in (0, 1)]
+        assert torch.nn.functional.cosine_similarity(*flat, dim=0).item() > 0.98
+
+
 def test_candidates_know_their_items_and_the_vectors_that_stand_for_targets() -> None:
     found = candidates(batch(), torch.nn.functional.normalize(torch.randn(8, 24), dim=-1))
     assert found.ids.tolist() == [11, 12, 13, 14, 15, 16, 13, 17, 18]
