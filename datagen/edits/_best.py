@@ -18,6 +18,10 @@ from datagen import clip, models
 Array = np.ndarray[Any, Any]
 Score = Literal["directional", "target", "reference", "similarity"]
 SCORES: tuple[Score, ...] = ("directional", "target", "reference", "similarity")
+#: InstructPix2Pix' thresholds.
+PUBLISHED: dict[Score, float] = {
+    "directional": 0.2, "target": 0.2, "reference": 0.2, "similarity": 0.7
+}  # fmt: skip
 #: Digits of a score that are kept.
 _DIGITS = 5
 
@@ -35,11 +39,7 @@ class KeepSettings(clip.ModelSettings):
     #: The score by which the best are chosen.
     by: Score = "directional"
     #: What a sample needs at least. Other models have other cosines: see docs/QUALITY.md.
-    least: dict[Score, float] = Field(
-        default_factory=lambda: {
-            "directional": 0.2, "target": 0.2, "reference": 0.2, "similarity": 0.7
-        }
-    )  # fmt: skip
+    least: dict[Score, float] = Field(default_factory=lambda: dict(PUBLISHED))
 
     @field_validator("least")
     @classmethod
