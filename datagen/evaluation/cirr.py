@@ -72,8 +72,8 @@ class Cirr(Protocol[CirrSettings]):
         named += [row.target_hard for row in rows if row.target_hard]
         _files.known(named, paths, captions)
         media = _files.Media()
-        own = [data, *(store.join(data, inner) for inner in ("img_raw", "cirr/img_raw"))]
-        folders = [self.settings.images] if self.settings.images else own
+        usual = [data, *(store.join(data, inner) for inner in ("img_raw", "cirr/img_raw"))]
+        folders = [self.settings.images] if self.settings.images else usual
         pictures = {
             name: media.picture(folders, path.removeprefix("./"), ".png")
             for name, path in paths.items()

@@ -3,45 +3,69 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from datagen.evaluation.benchmark import Benchmark, Protocol
+    from datagen.evaluation.measure import Measured
+
+Model = Annotated[
+    str | None, typer.Argument(help="A model reference, or a folder that datagen train wrote.")
+]
+Rules = Annotated[
+    list[str] | None, typer.Argument(help="Rules of the benchmark: split=test1 order=both")
+]
+Name = Annotated[str, typer.Option("--benchmark", "-b", help="Its name, or run:DIR#SPLIT.")]
+Data = Annotated[str, typer.Option("--data", "-d", help="Folder of its official files.")]
+Out = Annotated[str, typer.Option("--out", "-o", help="Folder for results.json and submissions.")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Measure on the media that are there.")
+]
+Probes = Annotated[
+    bool, typer.Option("--probes/--no-probes", help="Also ask with image or text alone.")
+]
+Frames = Annotated[str, typer.Option(help="Frames of a clip: a number, first, middle or key.")]
+Composer = Annotated[
+    str, typer.Option(help="How a model without one is asked, as YAML: {op: sum, how: slerp}.")
+]
+Listed = Annotated[
+    bool, typer.Option("--list", help="List the benchmarks; with -b, the rules of one.")
+]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is measured, and what becomes of it."""
+
+    model: str
+    protocol: Protocol[Any]
+    read: Benchmark
+    data: str
+    out: str
+    allow_missing: bool
+    probes: bool
+
 
 def eval_command(
-    model: Annotated[
-        str | None,
-        typer.Argument(help="A model reference, or a folder that datagen train wrote."),
-    ] = None,
-    rules: Annotated[
-        list[str] | None, typer.Argument(help="Rules of the benchmark: split=test1 order=both")
-    ] = None,
-    benchmark: Annotated[
-        str, typer.Option("--benchmark", "-b", help="Its name, or run:DIR#SPLIT.")
-    ] = "",
-    data: Annotated[str, typer.Option("--data", "-d", help="Folder of its official files.")] = "",
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="Folder for results.json and submissions.")
-    ] = "",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Measure on the media that are there.")
-    ] = False,
-    probes: Annotated[
-        bool, typer.Option("--probes/--no-probes", help="Also ask with image or text alone.")
-    ] = True,
+    model: Model = None,
+    rules: Rules = None,
+    benchmark: Name = "",
+    data: Data = "",
+    out: Out = "",
+    allow_missing: AllowMissing = False,
+    probes: Probes = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Images of every forward pass.", min=1)] = 64,
-    frames: Annotated[
-        str, typer.Option(help="Frames of a clip: a number, first, middle or key.")
-    ] = "",
-    composer: Annotated[
-        str, typer.Option(help="How a model without one is asked, as YAML: {op: sum, how: slerp}.")
-    ] = "",
+    frames: Frames = "",
+    composer: Composer = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-    listed: Annotated[
-        bool, typer.Option("--list", help="List the benchmarks; with -b, the rules of one.")
-    ] = False,
+    listed: Listed = False,
 ) -> None:
     """Measure a retriever on a benchmark of composed retrieval."""
     from rich.console import Console
@@ -51,21 +75,12 @@ def eval_command(
 
     console = Console()
     if listed:
-        if benchmark:
-            _explain(console, protocols.protocol_class(benchmark))
-        else:
-            _list(console)
+        _list(console, benchmark)
         return
     if not model:
         raise DatagenError("name a model, such as bundled:tinyclip, or --list the benchmarks")
     if not benchmark:
         raise DatagenError("--benchmark: name one; datagen eval --list tells them")
-    protocol = protocols.protocol(benchmark, rules or ())
-    if benchmark.startswith(protocols.RUN):
-        data = benchmark.removeprefix(protocols.RUN)
-    elif not data:
-        raise DatagenError(f"--data: name the folder of {protocol.name}'s official files")
-    read = protocol.read(data)
     settings = {
         "device": device,
         "precision": precision,
@@ -73,26 +88,22 @@ def eval_command(
         "choice": _frames(frames),
         "composer": _composer(composer),
     }
-    _measured(console, model, settings, protocol, read, data, out, allow_missing, probes, as_json)
+    protocol = protocols.protocol(benchmark, rules or ())
+    if benchmark.startswith(protocols.RUN):
+        data = benchmark.removeprefix(protocols.RUN)
+    elif not data:
+        raise DatagenError(f"--data: name the folder of {protocol.name}'s official files")
+    read = protocol.read(data)
+    wanted = _Wanted(model, protocol, read, data, out, allow_missing, probes)
+    _tell(console, wanted, _measured(wanted, settings), as_json)
 
 
-def _measured(
-    console: Any,
-    model: str,
-    settings: dict[str, Any],
-    protocol: Any,
-    read: Any,
-    data: str,
-    out: str,
-    allow_missing: bool,
-    probes: bool,
-    as_json: bool,
-) -> None:
+def _measured(wanted: _Wanted, settings: dict[str, Any]) -> Measured:
     from rich.console import Console
     from rich.markup import escape
 
     from datagen.evaluation import results
-    from datagen.evaluation.measure import MissingMedia, measure, missing
+    from datagen.evaluation.measure import MissingMedia, check, measure
     from datagen.training import retriever
 
     err = Console(stderr=True)
@@ -102,26 +113,37 @@ def _measured(
             status.update(f"{what}: {done:,} of {of:,}")
 
         try:
-            lost = missing(read)
-            if lost and not allow_missing:
-                paths = {read.pictures[name].path: reason for name, reason in lost.items()}
-                raise MissingMedia(paths, len(read.used()), read.mend)
-            asked = retriever.load(model, **settings)
-            measured = measure(
-                asked, protocol, read, allow_missing=allow_missing, probes=probes, say=say
+            if not wanted.allow_missing:
+                check(wanted.read)
+            return measure(
+                retriever.load(wanted.model, **settings),
+                wanted.protocol,
+                wanted.read,
+                allow_missing=wanted.allow_missing,
+                probes=wanted.probes,
+                say=say,
             )
         except MissingMedia as error:
-            path = results.write_missing(out or ".", error.lost)
+            path = results.write_missing(wanted.out or ".", error.lost)
             err.print(f"all of them are listed in {escape(path)}", soft_wrap=True)
             raise
-    found = results.record(measured, protocol, model, data, _revision(model))
-    written = results.write(out, found, measured.files) if out else []
-    if measured.lost and out:
-        written.append(results.write_missing(out, measured.lost))
+
+
+def _tell(console: Console, wanted: _Wanted, measured: Measured, as_json: bool) -> None:
+    from datagen.evaluation import results
+
+    found = results.record(
+        measured, wanted.protocol, wanted.model, wanted.data, _revision(wanted.model)
+    )
+    written = []
+    if wanted.out:
+        written = results.write(wanted.out, found, measured.files)
+        if measured.lost:
+            written.append(results.write_missing(wanted.out, measured.lost))
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False, indent=1))
-        return
-    _show(console, found, measured, written)
+    else:
+        results.show(console, found, measured, written)
 
 
 def _frames(text: str) -> Any:
@@ -146,7 +168,7 @@ def _composer(text: str) -> dict[str, Any] | None:
         found = text
     if found is not None and not (isinstance(found, dict) and "op" in found):
         raise DatagenError(
-            f"--composer {text}: settings with an op expected, {{op: sum, how: slerp}}"
+            f"--composer {text}: settings with an op expected, such as {{op: sum, how: slerp}}"
         )
     return found
 
@@ -161,35 +183,24 @@ def _revision(model: str) -> str:
     return models.revision(models.parse(f"file:{model}" if folder else model))
 
 
-def _show(console: Any, found: dict[str, Any], measured: Any, written: list[str]) -> None:
-    from rich.markup import escape
+def _list(console: Console, benchmark: str) -> None:
+    """All benchmarks, or the rules of one."""
+    import inspect
 
-    from datagen.evaluation import results
-
-    rules = ", ".join(f"{name}={value}" for name, value in found["rules"].items() if value != "")
-    console.print(
-        f"[bold]{escape(found['benchmark'])}[/], {escape(found['model'])}", soft_wrap=True
-    )
-    console.print(f"[dim]{escape(rules)}[/]\n", soft_wrap=True, highlight=False)
-    if measured.lines:
-        console.print(results.table(measured))
-    else:
-        console.print("Right answers are known to the benchmark's server alone.")
-    if measured.lost:
-        told = "" if measured.files else "; no submission is written of a part"
-        console.print(f"\n[yellow]{len(measured.lost):,} images or clips are missing{told}[/]")
-    for note in measured.notes:
-        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
-    for path in written:
-        console.print(f"wrote {escape(path)}", soft_wrap=True, highlight=False)
-
-
-def _list(console: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from datagen.evaluation.protocols import ALL
+    from datagen.evaluation.protocols import ALL, protocol_class
 
+    if benchmark:
+        one = protocol_class(benchmark)
+        console.print(f"[bold]{one.name}[/]  {escape(one.about)} ({one.paper})\n")
+        console.print(escape(inspect.getdoc(one.Settings) or "") + "\n", highlight=False)
+        for name, field in one.Settings.model_fields.items():
+            console.print(f"  {name}={escape(str(field.default))}", highlight=False)
+        if one.mend:
+            console.print(f"\n[dim]{escape(one.mend)}[/]", highlight=False)
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("benchmark", no_wrap=True)
     table.add_column("what it asks", overflow="fold")
@@ -198,16 +209,3 @@ def _list(console: Any) -> None:
         table.add_row(protocol.name, escape(protocol.about), protocol.paper)
     console.print(table)
     console.print("\n[dim]datagen eval --list -b NAME tells its rules and where its files lie[/]")
-
-
-def _explain(console: Any, protocol: type[Any]) -> None:
-    import inspect
-
-    from rich.markup import escape
-
-    console.print(f"[bold]{protocol.name}[/]  {escape(protocol.about)} ({protocol.paper})\n")
-    console.print(escape(inspect.getdoc(protocol.Settings) or "") + "\n", highlight=False)
-    for name, field in protocol.Settings.model_fields.items():
-        console.print(f"  {name}={escape(str(field.default))}", highlight=False)
-    if protocol.mend:
-        console.print(f"\n[dim]{escape(protocol.mend)}[/]", highlight=False)

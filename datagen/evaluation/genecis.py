@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from datagen import store
 from datagen.evaluation import _files, metrics
-from datagen.evaluation.benchmark import Asked, Benchmark, Figures, Part, Protocol, Query
+from datagen.evaluation.benchmark import Asked, Benchmark, Figures, Part, Picture, Protocol, Query
 from datagen.evaluation.places import Places
 from datagen.step import Settings
 
@@ -78,30 +78,7 @@ class Genecis(Protocol[GenecisSettings]):
     Settings = GenecisSettings
 
     def read(self, data: str) -> Benchmark:
-        own = {
-            "coco": [store.join(data, "val2017"), store.join(data, "coco/val2017")],
-            "genome": [store.join(data, name) for name in ("VG_100K_all", "VG_100K", "VG_100K_2")],
-        }
-        given = {"coco": self.settings.coco, "genome": self.settings.genome}
-        folders = {kind: [given[kind]] if given[kind] else own[kind] for kind in own}
-        media = _files.Media()
-        pictures: dict[str, Any] = {}
-
-        def name(image: _Image) -> str:
-            if image.val_image_id is not None:
-                found = f"{image.val_image_id:012d}"
-                if found not in pictures:
-                    pictures[found] = media.picture(folders["coco"], found, ".jpg")
-                return found
-            assert image.instance_bbox is not None
-            found = f"{image.image_id} {image.instance_bbox}"
-            if found not in pictures:
-                box = _dilated(image.instance_bbox)
-                pictures[found] = media.picture(
-                    folders["genome"], str(image.image_id), ".jpg", box=box
-                )
-            return found
-
+        found = _Pictures(self.settings, data)
         queries: list[Query] = []
         parts, notes = [], []
         for task in dict.fromkeys(self.settings.tasks):
@@ -114,10 +91,10 @@ class Genecis(Protocol[GenecisSettings]):
             for number, row in enumerate(rows):
                 if len(row.gallery) != usual:
                     continue
-                target = name(row.target)
-                among = tuple(dict.fromkeys([target, *map(name, row.gallery)]))
+                target = found.name(row.target)
+                among = tuple(dict.fromkeys([target, *map(found.name, row.gallery)]))
                 asked.append(Asked(len(queries), (target,), (), among))
-                reference = name(row.reference)
+                reference = found.name(row.reference)
                 queries.append(Query(f"{task}-{number}", (reference,), (row.condition,)))
             odd = len(rows) - len(asked)
             if odd:
@@ -125,11 +102,10 @@ class Genecis(Protocol[GenecisSettings]):
                     f"{task}: {odd:,} queries left out, whose gallery is not of {usual} others "
                     "(official rule)"
                 )
-            seen = dict.fromkeys(one for query in asked for one in query.among or ())
-            parts.append(
-                Part(task, tuple(seen), tuple(asked), max(0, SIZES[task] - odd), whole_lists=True)
-            )
-        return Benchmark(tuple(queries), tuple(parts), pictures, tuple(notes), MEND)
+            seen = tuple(dict.fromkeys(one for query in asked for one in query.among or ()))
+            count = max(0, SIZES[task] - odd)
+            parts.append(Part(task, seen, tuple(asked), count, whole_lists=True))
+        return Benchmark(tuple(queries), tuple(parts), found.pictures, tuple(notes), MEND)
 
     def figures(self, part: Part, found: Places) -> Figures:
         return {f"R@{k}": metrics.mean(metrics.recall(k), found.targets) for k in AT}
@@ -143,6 +119,33 @@ class Genecis(Protocol[GenecisSettings]):
                 f"R@{k}": sum(one[f"R@{k}"] for one in figures.values()) / len(figures) for k in AT
             }
         }
+
+
+class _Pictures:
+    """Names images and objects, and finds their files."""
+
+    def __init__(self, settings: GenecisSettings, data: str) -> None:
+        genome = ("VG_100K_all", "VG_100K", "VG_100K_2")
+        self._coco = [settings.coco] if settings.coco else [store.join(data, "val2017")]
+        self._genome = (
+            [settings.genome] if settings.genome else [store.join(data, one) for one in genome]
+        )
+        self._media = _files.Media()
+        self.pictures: dict[str, Picture] = {}
+
+    def name(self, image: _Image) -> str:
+        """The name of ``image``, which is among ``pictures`` then."""
+        box = None
+        if image.val_image_id is not None:
+            name = file = f"{image.val_image_id:012d}"
+            folders = self._coco
+        else:
+            assert image.instance_bbox is not None
+            name, file = f"{image.image_id} {image.instance_bbox}", str(image.image_id)
+            box, folders = _dilated(image.instance_bbox), self._genome
+        if name not in self.pictures:
+            self.pictures[name] = self._media.picture(folders, file, ".jpg", box=box)
+        return name
 
 
 def _dilated(box: tuple[float, ...]) -> tuple[float, float, float, float]:

@@ -93,6 +93,11 @@ def missing(benchmark: Benchmark) -> dict[str, str]:
     return {name: "not there" for name in benchmark.used() if not pictures[name].there}
 
 
+def check(benchmark: Benchmark) -> None:
+    """Raise MissingMedia where media of the benchmark are not there."""
+    _allowed(benchmark, missing(benchmark), Measured(), allow=False)
+
+
 def measure(
     retriever: Retriever,
     protocol: Protocol[Any],
@@ -108,7 +113,6 @@ def measure(
     with the references alone and with the text alone. Raises MissingMedia where media are not
     there or cannot be read, and that is not allowed; DatagenError where nothing is left.
     """
-    names = benchmark.used()
     lost = missing(benchmark)
     out = Measured(notes=list(benchmark.notes))
     _allowed(benchmark, lost, out, allow_missing)
@@ -133,10 +137,8 @@ def measure(
     left = without(benchmark, lost, mute)
     out.notes += [f"left out: {count:,} {what}" for what, count in left.left_out.items()]
     if not any(part.asked for part in left.benchmark.parts):
-        raise DatagenError(
-            f"of {len(names):,} images or clips so few are there that no query can be asked; "
-            f"{benchmark.mend}"
-        )
+        few = f"{len(benchmark.used()) - len(lost):,} of {len(benchmark.used()):,}"
+        raise DatagenError(f"with {few} images or clips no query can be asked; {benchmark.mend}")
     rows = {name: row for row, name in enumerate(gallery)}
     found = {kind: _ranked(left.benchmark, asked[kind], items, rows) for kind in kinds}
     out.lines = _lines(protocol, left.benchmark, found)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -80,6 +81,30 @@ def table(measured: Measured) -> Table:
         out.add_row(*cells)
         before = line.part
     return out
+
+
+def show(
+    console: Console, found: Mapping[str, Any], measured: Measured, written: Sequence[str]
+) -> None:
+    """Print the figures, what was left out, and what was written."""
+    rules = ", ".join(f"{name}={value}" for name, value in found["rules"].items() if value != "")
+    told = f"[bold]{escape(found['benchmark'])}[/], {escape(found['model'])}"
+    console.print(told, soft_wrap=True, highlight=False)
+    console.print(f"[dim]{escape(rules)}[/]\n", soft_wrap=True, highlight=False)
+    if measured.lines:
+        console.print(table(measured))
+    else:
+        console.print("Right answers are known to the benchmark's server alone.")
+        if not written:
+            console.print("--out DIR writes the files that it takes.")
+    if measured.lost:
+        console.print(f"\n[yellow]{len(measured.lost):,} images or clips are missing[/]")
+        if not measured.lines:
+            console.print("No submission is written of a part.")
+    for note in measured.notes:
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
+    for path in written:
+        console.print(f"wrote {escape(path)}", soft_wrap=True, highlight=False)
 
 
 def write(out: str, found: Mapping[str, Any], files: Mapping[str, Any]) -> list[str]:
