@@ -89,9 +89,10 @@ def _vectors(samples: Sequence[Sample]) -> tuple[Array, Array]:
 def joined(chunks: Sequence[Batch], pin: bool = False) -> Batch:
     """Several chunks as one batch: numbers of media count on, lists are padded alike.
 
-    pin: into page-locked memory, which a GPU copies from beside its work.
+    pin: into page-locked memory, which a GPU copies from beside its work, where there is one.
     """
     torch = import_torch()
+    pin = pin and torch.cuda.is_available()
     out: Batch = {}
     before = np.cumsum([0, *(len(one["counts"]) for one in chunks)])
     for name in chunks[0]:

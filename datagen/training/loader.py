@@ -115,6 +115,10 @@ class Loader:
         """Samples in a batch of all ranks together."""
         return self.settings.batch_size * self.ranks
 
+    @property
+    def _replace(self) -> bool:
+        return self.ranks > 1 if self.settings.replace is None else self.settings.replace
+
     def __len__(self) -> int:
         """Batches of an epoch on this rank."""
         whole, rest = divmod(len(self.plan), self._whole)
@@ -135,7 +139,7 @@ class Loader:
         made = iter(self._started())
         for number, part in enumerate(parts, first):
             begin = time.perf_counter()
-            batch = self._gathered(made, -(-len(part) // self.settings.chunk))
+            batch = self._gathered(made, len(part))
             self.waited += time.perf_counter() - begin
             self._done = min((number + 1) * self._whole, len(order))
             if batch is not None:
@@ -156,12 +160,11 @@ class Loader:
                 yield range(begin + self.rank, total, self.ranks)
 
     def _chunks(self, order: Array, part: range) -> Iterator[Ticket]:
-        replace = self.ranks > 1 if self.settings.replace is None else self.settings.replace
         for begin in range(0, len(part), self.settings.chunk):
             places = np.asarray(part[begin : begin + self.settings.chunk])
             rows = np.concatenate([order[places], places[:, None]], axis=1)
             spares = np.zeros((0, 4), np.int64)
-            if replace:
+            if self._replace:
                 random = np.random.default_rng([self.settings.seed, self.epoch, int(places[0]), 4])
                 others = order[random.integers(len(order), size=SPARES)]
                 beyond = len(order) + int(places[0]) * SPARES + np.arange(SPARES)
@@ -186,10 +189,10 @@ class Loader:
             )  # fmt: skip
         return self._workers
 
-    def _gathered(self, made: Iterator[Batch], chunks: int) -> Batch | None:
-        """The next batch out of so many chunks; None where all of it was broken."""
+    def _gathered(self, made: Iterator[Batch], size: int) -> Batch | None:
+        """The next batch, of ``size`` samples less those that are broken; None where all are."""
         try:
-            found = [next(made) for _ in range(chunks)]
+            found = [next(made) for _ in range(-(-size // self.settings.chunk))]
         except RuntimeError as error:
             if "worker" not in str(error) and "shared memory" not in str(error):
                 raise
@@ -205,6 +208,13 @@ class Loader:
                 if len(self.faults) < NAMED:
                     self.faults.append(fault)
         whole = [one for one in found if one["keys"]]
+        short = size - sum(len(one["keys"]) for one in whole)
+        if short and self.ranks > 1 and self._replace:
+            # The other ranks would wait for samples that never come.
+            raise DatagenError(
+                f"{short} of {size} samples of a batch are broken and could not be replaced; the "
+                f"last is {self.faults[-1].key} in {self.faults[-1].shard} ({self.faults[-1].rule})"
+            )
         if not whole:
             return None
         return {**batches.joined(whole, self.settings.pin), "names": self.names}

@@ -21,7 +21,7 @@ import torch
 
 from datagen import frames, store
 from datagen.errors import DatagenError
-from datagen.training.batch import padded
+from datagen.training.batch import moved, padded
 from datagen.training.loader import Augmentation, Loader, LoaderSettings, Source
 from datagen.training.samples import CAPTION, COMPOSED, IMAGE_ONLY, TEXT_ONLY, number_of
 
@@ -292,6 +292,46 @@ def test_a_batch_of_nothing_but_broken_samples_is_passed_over(items, tmp_path):
     batches = list(load(run, batch_size=1).batches())
     assert len(batches) == 4
     assert {len(batch["keys"]) for batch in batches} == {1}
+
+
+def test_ranks_do_not_wait_for_samples_that_never_come(items, tmp_path):
+    rows = chain(items, 12, negatives=0)
+    run = tiny_shards.write(tmp_path / "run", rows)
+    spoil(run, items.bytes[items(5)["id"]])
+    chosen = LoaderSettings(batch_size=6, workers=0, chunk=2)
+    for rank in range(2):  # two broken ones are replaced
+        loader = Loader(run, GEOMETRY, chosen, rank=rank, ranks=2)
+        assert [len(batch["keys"]) for batch in loader.batches()] == [6]
+    for number in range(13):
+        spoil(run, items.bytes[items(number)["id"]])
+    with pytest.raises(DatagenError, match="6 of 6 samples of a batch are broken"):
+        next(Loader(run, GEOMETRY, chosen, rank=0, ranks=2).batches())
+
+
+def test_chunks_of_unlike_samples_are_padded_alike(items, tmp_path):
+    """Samples with one target, with three, and with a vector in place of one."""
+    rows = [triplet([items(n)], [items(20 + n)], str(n)) for n in range(2)]
+    rows += [triplet([items(n)], [items(30 + 3 * n + k) for k in range(3)], str(n)) for n in (2, 3)]
+    rows += [triplet([items(4)], [{**items(5), "media": None}], "4")]
+    vectors = pa.array([None] * 4 + [[1.0, 0.0, 0.0]], pa.list_(pa.float32(), 3))
+    table = pa.Table.from_pylist(rows, schema=tiny_shards.TRIPLETS)
+    run = tiny_shards.write(tmp_path / "run", table.append_column("target_vector", vectors))
+    small, large = (
+        next(load(run, targets="all", chunk=chunk, pin=True).batches()) for chunk in (1, 8)
+    )
+    assert set(small) == set(large)
+    for name in ("targets", "target_ids", "target_vectors", "has_vector", "counts"):
+        assert small[name].shape == large[name].shape
+        assert small[name].dtype == large[name].dtype
+    for name in ("target_ids", "target_vectors", "has_vector"):
+        assert torch.equal(small[name], large[name])
+    for role in ("references", "targets", "negatives"):
+        for left, right in zip(padded(small, role), padded(large, role), strict=True):
+            assert torch.equal(left, right)
+    assert small["has_vector"].sum() == 1
+    on = moved(small, "cpu")
+    assert on["keys"] == small["keys"]
+    assert torch.equal(on["pixels"], small["pixels"])
 
 
 def test_one_broken_target_of_several_is_left_out_alone(items, tmp_path):
