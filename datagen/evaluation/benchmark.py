@@ -177,7 +177,7 @@ def without(benchmark: Benchmark, lost: Iterable[str], unasked: Iterable[int] = 
     ``whole_lists``) any item of its own list is lost.
     """
     gone, mute = set(lost), set(unasked)
-    counts: dict[str, int] = {}
+    counts: dict[str, set[Any]] = {}
     parts = []
     for part in benchmark.parts:
         asked = []
@@ -186,12 +186,12 @@ def without(benchmark: Benchmark, lost: Iterable[str], unasked: Iterable[int] = 
             if one.query in mute:
                 reason = "queries that the model cannot be asked"
             if reason:
-                counts[reason] = counts.get(reason, 0) + 1
+                counts.setdefault(reason, set()).add(one.query)
                 continue
             asked.append(_kept(one, gone))
         gallery = tuple(name for name in part.gallery if name not in gone)
-        fewer = len(part.gallery) - len(gallery)
-        counts["items of galleries"] = counts.get("items of galleries", 0) + fewer
+        fewer = gone.intersection(part.gallery)
+        counts.setdefault("items of galleries", set()).update(fewer)
         # Replaced field by field: a part keeps its official counts.
         parts.append(
             Part(
@@ -207,7 +207,7 @@ def without(benchmark: Benchmark, lost: Iterable[str], unasked: Iterable[int] = 
     left = Benchmark(
         benchmark.queries, tuple(parts), benchmark.pictures, benchmark.notes, benchmark.mend
     )
-    return Reduced(left, {what: count for what, count in counts.items() if count})
+    return Reduced(left, {what: len(some) for what, some in counts.items() if some})
 
 
 def _reason(query: Query, one: Asked, part: Part, gone: set[str]) -> str:

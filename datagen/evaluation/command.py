@@ -195,9 +195,10 @@ def _list(console: Console, benchmark: str) -> None:
     if benchmark:
         one = protocol_class(benchmark)
         console.print(f"[bold]{one.name}[/]  {escape(one.about)} ({one.paper})\n")
-        console.print(escape(inspect.getdoc(one.Settings) or "") + "\n", highlight=False)
-        for name, field in one.Settings.model_fields.items():
-            console.print(f"  {name}={escape(str(field.default))}", highlight=False)
+        about = " ".join((inspect.getdoc(one.Settings) or "").replace("``", "").split())
+        console.print(escape(about) + "\n", highlight=False)
+        for name, value in one.Settings().model_dump(mode="json").items():
+            console.print(f"  {name}={escape(json.dumps(value))}", highlight=False)
         if one.mend:
             console.print(f"\n[dim]{escape(one.mend)}[/]", highlight=False)
         return

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from datagen import store
 from datagen.errors import DatagenError
 from datagen.evaluation import _files, metrics
 from datagen.evaluation.benchmark import Asked, Benchmark, Figures, Part, Protocol, Query
@@ -51,7 +52,8 @@ class Icir(Protocol[IcirSettings]):
             lists[name] = path, _files.csv_rows(path, _Row, COLUMNS)
         path, asking = lists["query_files.csv"]
         _, database = lists["database_files.csv"]
-        above = data.rstrip("/").rpartition("/")[0] or data
+        whole = store.local_path(data) if store.is_local(data) else data
+        above = whole.rstrip("/").rpartition("/")[0]
         folders = [self.settings.images] if self.settings.images else [data, above]
         media = _files.Media()
         pictures = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +15,10 @@ import datagen
 from datagen import store
 from datagen.evaluation._files import printable
 from datagen.evaluation.benchmark import Protocol
-from datagen.evaluation.measure import KINDS, Measured
+from datagen.evaluation.measure import COMPOSED, IMAGE, KINDS, TEXT, Measured
 
+#: What is asked with, as columns are headed.
+HEADINGS = {COMPOSED: "composed", IMAGE: "image", TEXT: "text"}
 FILE, MISSING = "results.json", "missing.txt"
 
 
@@ -58,36 +61,38 @@ def table(measured: Measured) -> Table:
     kinds = [kind for kind in KINDS if any(kind in line.values for line in measured.lines)]
     out = Table(box=None, header_style="bold", pad_edge=False)
     out.add_column("part", overflow="fold")
-    out.add_column("metric", no_wrap=True)
+    out.add_column("metric", overflow="fold")
     for kind in kinds:
-        out.add_column(kind, justify="right", no_wrap=True)
+        out.add_column(HEADINGS[kind], justify="right", no_wrap=True)
     out.add_column("queries", justify="right", no_wrap=True)
     out.add_column("gallery", justify="right", no_wrap=True)
-    partial = any(line.partial for line in measured.lines)
-    if partial:
-        out.add_column("measured on")
     before = ""
     for line in measured.lines:
         values = [_percent(line.values.get(kind)) for kind in kinds]
-        cells = [
+        out.add_row(
             escape(line.part if line.part != before else ""),
             escape(line.metric),
             *("–" if value is None else f"{value:.2f}" for value in values),
-            f"{line.queries:,}",
-            f"{line.items:,}",
-        ]
-        if partial:
-            cells.append(f"[yellow]{escape(line.partial)}[/]" if line.partial else "all")
-        out.add_row(*cells)
+            _of(line.queries, line.whole_queries),
+            _of(line.items, line.whole_items),
+        )
         before = line.part
     return out
+
+
+def _of(have: int, whole: int) -> str:
+    return f"{have:,}" if have == whole else f"[yellow]{have:,} of {whole:,}[/]"
 
 
 def show(
     console: Console, found: Mapping[str, Any], measured: Measured, written: Sequence[str]
 ) -> None:
     """Print the figures, what was left out, and what was written."""
-    rules = ", ".join(f"{name}={value}" for name, value in found["rules"].items() if value != "")
+    rules = ", ".join(
+        f"{name}={value if value == str(value).strip() else json.dumps(value)}"
+        for name, value in found["rules"].items()
+        if value != ""
+    )
     told = f"[bold]{escape(found['benchmark'])}[/], {escape(found['model'])}"
     console.print(told, soft_wrap=True, highlight=False)
     console.print(f"[dim]{escape(rules)}[/]\n", soft_wrap=True, highlight=False)

@@ -54,7 +54,6 @@ def test_figures_and_probes_are_printed_and_written(
     out = tmp_path / "results"
     told, _ = run(capsys, tiny_clip, *ASKED, "--data", str(data), "--out", str(out))
     assert "composed" in told
-    assert "image alone" in told
     assert "7 of 2,017" in told
     found: dict[str, Any] = json.loads((out / "results.json").read_text())
     assert found["benchmark"] == "fashioniq"
@@ -82,7 +81,7 @@ def test_missing_and_broken_images_are_listed_in_a_file(
     (data / "images/B005.jpg").write_bytes(b"\xff\xd8\xff no picture")
     told, _ = run(capsys, *asked, "--allow-missing")
     assert "2 images or clips are missing" in told
-    assert "3 of 2,017 queries, 6 of 3,817 items" in told
+    assert told.count("3 of 2,017 6 of 3,817") == 2
     listed = (out / "missing.txt").read_text().splitlines()
     assert [line.split("\t")[0][-8:] for line in listed] == ["B003.jpg", "B005.jpg"]
 
@@ -94,7 +93,7 @@ def test_benchmarks_are_listed_and_mistakes_are_one_line(
     for name in ("cirr", "fashioniq", "circo", "genecis", "covr", "egocvr", "icir", "itcpr", "run"):
         assert name in told
     told, _ = run(capsys, "--list", "-b", "circo")
-    assert "exclude_reference=False" in told
+    assert "exclude_reference=false" in told
     for arguments, said in (
         (["bundled:tinyclip", "-b", "cirrr"], "did you mean 'cirr'?"),
         (["bundled:tinyclip", "-b", "cirr"], "--data"),
