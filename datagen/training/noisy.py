@@ -1,0 +1,77 @@
+"""Weights of triplets that follow their losses, epoch after epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datagen.training import noise_weights
+from datagen.training.across import Ranks
+from datagen.training.samples import number_of
+from datagen.training.settings import NoisyTriplets
+
+
+class Noisy:
+    """Remembers what each triplet lost, and weighs it by that in the next epoch.
+
+    A triplet that was not seen in the epoch before weighs 1. All ranks hold the same.
+    """
+
+    def __init__(self, settings: NoisyTriplets, ranks: Ranks) -> None:
+        self.settings, self.ranks = settings, ranks
+        self.epoch = 0
+        self._lost: dict[int, float] = {}
+        self._weights: dict[int, float] = {}
+
+    def weights(self, keys: Sequence[str], epoch: int) -> Tensor | None:
+        """Weights (n) of the triplets ``keys``; None in epochs of warm-up."""
+        while self.epoch < epoch:
+            self._next()
+        if self.epoch < self.settings.warmup:
+            return None
+        return torch.tensor([self._weights.get(number_of(key), 1.0) for key in keys])
+
+    def saw(self, keys: Sequence[str], lost: Tensor) -> None:
+        """What the triplets ``keys`` lost, (n), in this epoch."""
+        numbers = torch.tensor([number_of(key) for key in keys], device=lost.device)
+        every, _ = self.ranks.rows(numbers)
+        losses, _ = self.ranks.rows(lost.detach().float())
+        self._lost.update(zip(every.tolist(), losses.tolist(), strict=True))
+
+    def _next(self) -> None:
+        self.epoch += 1
+        if not self._lost or self.epoch < self.settings.warmup:
+            self._lost = {}
+            return
+        keys = sorted(self._lost)
+        losses = np.asarray([self._lost[key] for key in keys])
+        before = None
+        if self._weights:
+            before = np.asarray([self._weights.get(key, 1.0) for key in keys])
+        found = noise_weights.weights(losses, self.settings, before)
+        self._weights = dict(zip(keys, found.tolist(), strict=True))
+        self._lost = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            **{
+                name: (
+                    torch.tensor(list(one), dtype=torch.int64),
+                    torch.tensor(list(one.values()), dtype=torch.float64),
+                )
+                for name, one in (("lost", self._lost), ("weights", self._weights))
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epoch = int(state["epoch"])
+        pairs = {
+            name: dict(zip(state[name][0].tolist(), state[name][1].tolist(), strict=True))
+            for name in ("lost", "weights")
+        }
+        self._lost, self._weights = pairs["lost"], pairs["weights"]
