@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datagen import libraries, models, schema
+from datagen import libraries, models, schema, store
 from datagen.edits._pipelines import Named
 from datagen.edits.instruct import Instruct, InstructSettings
 from datagen.edits.prompt_to_prompt import PromptToPrompt, PromptToPromptSettings
@@ -52,7 +52,7 @@ def rows(count: int, side: int, folder: Path) -> list[Row]:
         path = folder / f"{index}.png"
         picture(scene, 11, side, same_layout=True, jitter=1.0).save(path)
         media = {
-            "path": str(path), "offset": 0, "size": path.stat().st_size, "sha256": f"{index}",
+            "path": str(path), "offset": 0, "size": path.stat().st_size, "sha256": store.file_hash(str(path)),
             "modality": "image", "format": "png", "width": side, "height": side,
         }  # fmt: skip
         none = dict.fromkeys(field.name for field in schema.MEMBER)
