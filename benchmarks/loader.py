@@ -93,7 +93,8 @@ def shards(folder: str, chosen: argparse.Namespace) -> str:
     table = pa.Table.from_pylist(
         rows, schema=pa.schema([*schema.TRIPLETS, schema.NEGATIVES, schema.SPLIT])
     )
-    settings = WebDatasetShards.Settings(max_count=-(-chosen.triplets // (2 * max(1, chosen.workers))))
+    count = -(-chosen.triplets // (2 * max(1, chosen.workers)))
+    settings = WebDatasetShards.Settings(max_count=count)
     WebDatasetShards(settings)(
         Tables(table.slice(0, 0), table, "triplets"), Context(out_dir=folder)
     )

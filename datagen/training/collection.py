@@ -21,6 +21,8 @@ Verify = Literal["hash", "size"]
 
 MANIFEST = "manifest.json"
 
+#: Triplets of a shard that notes name.
+TOLD = 10
 #: Shards that are scanned at once.
 AT_ONCE = 8
 
@@ -140,7 +142,12 @@ class _Reader:
         except shard_index.Damaged as error:
             return None, [self._wrong(str(error), usable=False)]
         found = shard_index.opened(place)
-        lines = [f"{path}: triplet {key}: {rule} ({detail})" for key, rule, detail in found.faults]
+        lines = [
+            f"{path}: triplet {key} left out: {rule} ({detail})"
+            for key, rule, detail in found.faults[:TOLD]
+        ]
+        if len(found.faults) > TOLD:
+            lines.append(f"{path}: {len(found.faults):,} triplets left out in all")
         wrong = self._differs(path, told, found)
         if wrong:
             lines.append(self._wrong(wrong, usable=True))

@@ -229,6 +229,17 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, manifest):
         collect(str(tmp_path))
 
 
+def test_notes_name_the_first_broken_triplets_and_count_all(tmp_path):
+    broken = [part for n in range(14) for part in whole(f"k{n}", targets=[])]
+    (tmp_path / "x.tar").write_bytes(tar([*broken, *whole("good")]))
+    found = collect(str(tmp_path / "x.tar"))
+    data = Triplets(found.shards)
+    assert [data[n]["key"] for n in range(len(data))] == ["good"]
+    named = [line for line in found.notes if "left out: broken_json" in line]
+    assert len(named) == 10
+    assert "14 triplets left out in all" in found.notes[-1]
+
+
 def test_the_limits_of_the_run_hold(run):
     store.write_json(f"{run}/run.json", {"recipe": {"media": {"max_pixels": 99}}})
     assert collect(run).limits.max_pixels == 99
