@@ -63,8 +63,8 @@ class Asked:
     """A query as it is put to one gallery.
 
     query: its number in the benchmark; targets: names of right answers (none: they are hidden);
-    without: names that do not count; among: the only ones that do (None: the whole gallery);
-    groups: names under which its figures are told apart.
+    without: names that do not count, unless they are targets; among: the only ones that do (None:
+    the whole gallery); groups: names under which its figures are told apart.
     """
 
     query: int

@@ -16,7 +16,7 @@ import numpy as np
 from datagen.errors import DatagenError, shortened
 from datagen.evaluation import vectors
 from datagen.evaluation._files import printable
-from datagen.evaluation.benchmark import Benchmark, Figures, Part, Protocol, Query, without
+from datagen.evaluation.benchmark import Asked, Benchmark, Figures, Part, Protocol, Query, without
 from datagen.evaluation.places import Places, places
 from datagen.evaluation.vectors import Key
 from datagen.ranks import unit
@@ -220,12 +220,18 @@ def _ranked(
                 queries,
                 gallery,
                 [lists.of(one.targets) for one in part.asked],
-                [lists.of(one.without) for one in part.asked],
+                [_hidden(one, number) for one in part.asked],
                 [None if one.among is None else lists.of(one.among) for one in part.asked],
                 part.top,
             )
         )
     return out
+
+
+def _hidden(one: Asked, number: Mapping[str, int]) -> list[int]:
+    """Rows that the query does not see; what is right for it, it sees whatever the rule says."""
+    away = set(one.without).difference(one.targets)
+    return [number[name] for name in one.without if name in away and name in number]
 
 
 class _Lists:
@@ -238,8 +244,7 @@ class _Lists:
     def of(self, names: tuple[str, ...]) -> list[int]:
         # The tuple is kept beside its rows, so that its id stays its own.
         if id(names) not in self._made:
-            rows = [self._number[name] for name in names if name in self._number]
-            self._made[id(names)] = names, rows
+            self._made[id(names)] = names, [self._number[name] for name in names]
         return self._made[id(names)][1]
 
 

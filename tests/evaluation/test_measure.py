@@ -125,6 +125,16 @@ def test_what_is_asked_many_times_is_embedded_once(tmp_path: Path) -> None:
     assert len(retriever.asked) == 10 + 3
 
 
+def test_a_target_counts_though_it_is_the_reference_too(tmp_path: Path) -> None:
+    read = small(tmp_path)
+    (part,) = read.parts
+    asked = (Asked(1, ("1.jpg",), ("1.jpg", "2.jpg", "elsewhere")),)
+    one = Benchmark(read.queries, (Part("gallery", part.gallery, asked),), read.pictures)
+    order = ranked(query(["r1"], "text 1"), [str(m) for m in range(10)], ["2"])
+    found = told(measure(Known(), PROTOCOL, one, probes=False).lines)
+    assert found["gallery", "mAP"] == pytest.approx(1 / (order.index("1") + 1))
+
+
 def test_small_galleries_of_a_query_must_be_whole(tmp_path: Path) -> None:
     read = small(tmp_path)
     (part,) = read.parts
