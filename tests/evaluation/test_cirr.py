@@ -141,3 +141,15 @@ def test_annotations_of_another_version_are_told_apart(tmp_path: Path) -> None:
         protocol.read(str(tmp_path))
     with pytest.raises(DatagenError, match=r"no cirr/captions/cap.rc2.test1.json .*CIRR"):
         protocols.protocol("cirr", ["split=test1"]).read(str(tmp_path))
+
+
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    for folder in ("captions", "image_splits"):
+        (tmp_path / folder).mkdir()
+    row = {"pairid": 1, "reference": "a", "caption": "more", "img_set": {"members": ["a"]}}
+    (tmp_path / "captions/cap.rc2.val.json").write_text(json.dumps([row]))
+    listed = tmp_path / "image_splits/split.rc2.val.json"
+    listed.write_text(json.dumps({"a": "./dev/../../\x1b[31mpasswd.png"}))
+    with pytest.raises(DatagenError, match=r"leads out of its folder") as wrong:
+        protocols.protocol("cirr").read(str(tmp_path))
+    assert "\x1b" not in str(wrong.value)
