@@ -52,7 +52,8 @@ def rows(count: int, side: int, folder: Path) -> list[Row]:
         path = folder / f"{index}.png"
         picture(scene, 11, side, same_layout=True, jitter=1.0).save(path)
         media = {
-            "path": str(path), "offset": 0, "size": path.stat().st_size, "sha256": store.file_hash(str(path)),
+            "path": str(path), "offset": 0, "size": path.stat().st_size,
+            "sha256": store.file_hash(str(path)),
             "modality": "image", "format": "png", "width": side, "height": side,
         }  # fmt: skip
         none = dict.fromkeys(field.name for field in schema.MEMBER)
@@ -140,7 +141,7 @@ def main() -> None:
     model = given.model or f"bundled:tiny{'editor' if instruct else 'painter'}"
     told = {
         "model": model, "batch_size": given.batch_size, "precision": given.precision,
-        "steps": given.steps,
+        "steps": given.steps, "size": [given.side, given.side],
     }  # fmt: skip
     clock = time.process_time if given.clock == "cpu" else time.perf_counter
     with tempfile.TemporaryDirectory() as name:

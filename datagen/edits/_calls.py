@@ -112,14 +112,17 @@ class Loaded:
         self.kind = kind
         self.parameters = parameters
         #: Whether several pictures are painted in one call.
-        self.together = together(type(pipeline).__name__, settings, kind, told) and (
+        #: Whether it does so at least for those of one size, such as samples of one row.
+        self.alike = able(type(pipeline).__name__, told) and (
             # A U-Net that is told its guidance is told one for all pictures.
             getattr(_config(pipeline), "time_cond_proj_dim", None) is None
         )
+        self.together = self.alike and one_size(settings, kind)
 
     def __call__(self, calls: Sequence[Call]) -> list[Picture]:
         """The pictures of ``calls``, in their order."""
-        if self.together and calls:
+        sizes = {call.size or (call.image.size if call.image else None) for call in calls}
+        if calls and (self.together or (self.alike and len(sizes) == 1)):
             return self.at_once(calls)
         return [one for call in calls for one in self._painted([call], self._single(call))]
 
@@ -180,15 +183,19 @@ class Loaded:
         return self.settings.negative_prompt or (" " if true else None)
 
 
-def together(name: str, settings: PipelineSettings, kind: Kind, told: Mapping[str, Told]) -> bool:
-    """Whether a class paints several pictures in one call, by these settings.
+def able(name: str, told: Mapping[str, Told]) -> bool:
+    """Whether a class paints several pictures of one size in one call, by what a step tells it.
 
-    All pictures of a call have one size and one strength, and one guidance too where the class
-    does not multiply by it.
+    All pictures of a call have one strength, and one guidance too where the class does not multiply
+    by it.
     """
     drawn = {word for word, value in told.items() if isinstance(value, tuple)}
-    same_size = kind == "text" or isinstance(settings.size, tuple)
-    return name in TOGETHER and same_size and drawn <= (_GUIDANCES if name in GUIDED else set())
+    return name in TOGETHER and drawn <= (_GUIDANCES if name in GUIDED else set())
+
+
+def one_size(settings: PipelineSettings, kind: Kind) -> bool:
+    """Whether all pictures have one size, whatever the references'."""
+    return kind == "text" or isinstance(settings.size, tuple)
 
 
 def argument(word: str, parameters: Mapping[str, Any]) -> str:

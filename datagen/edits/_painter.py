@@ -117,6 +117,8 @@ class Painter(RowOperator[S], Generic[S]):
     reads_picture: ClassVar[bool] = False
     #: Whether batches are filled up, so that kernels are the same whatever stands beside a sample.
     fills: bool = True
+    #: Whether a batch has samples of one row alone: as many as fit, or as the row has.
+    by_row: bool = False
 
     def __init__(self, settings: S) -> None:
         super().__init__(settings)
@@ -249,8 +251,16 @@ class Painter(RowOperator[S], Generic[S]):
         return Sample(row, number, seed, drawn)
 
     def _painted(self, samples: Sequence[Sample]) -> list[Painted]:
+        """What comes of ``samples``, those of a row one after another."""
+        each = self.settings.samples
+        if not self.by_row:
+            return self._batched(samples, self.settings.batch_size)
+        size = min(self.settings.batch_size, each)
+        rows = [samples[at : at + each] for at in range(0, len(samples), each)]
+        return [one for row in rows for one in self._batched(row, size)]
+
+    def _batched(self, samples: Sequence[Sample], size: int) -> list[Painted]:
         found: list[Painted] = []
-        size = self.settings.batch_size
         for at in range(0, len(samples), size):
             part = list(samples[at : at + size])
             filled = part + [part[-1]] * (size - len(part)) if self.fills else part

@@ -96,8 +96,9 @@ class ToldPainter(Painter[T], Generic[T]):
 
     def load(self) -> None:
         self._loaded = self.named.load()
-        # One by one, nothing stands beside a sample.
-        self.fills = self._loaded.together
+        # One by one, nothing stands beside a sample; pictures of one row have one size.
+        self.fills = self._loaded.alike
+        self.by_row = not self._loaded.together
 
     def unfit(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
         told = words(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import painting
@@ -70,15 +71,41 @@ def test_a_picture_hangs_on_its_row_and_not_on_its_batch(
         assert first["edit"] == second["edit"]
 
 
-def test_pictures_that_keep_their_shape_are_painted_one_by_one(
+def test_pictures_that_keep_their_shape_are_painted_a_row_at_a_time(
     model: str, tmp_path: Path, dog: dict[str, object]
 ) -> None:
     operator = painting.opened(Instruct, "instruct", tmp_path, model=model, size=64)
-    assert not operator.fills
+    assert operator.by_row
     high = stored(tmp_path / "high.png", painting.picture(2, (64, 128)))
     rows = [row("a", references=[member("a", dog)]), row("b", references=[member("b", high)])]
     shapes = [painting.pixels(one).shape for one in answers(operator, table(*rows))]
     assert shapes == [(64, 64, 3), (96, 32, 3)] or shapes == [(64, 96, 3), (96, 32, 3)]
+
+
+def test_samples_of_rows_of_several_shapes_fill_calls_of_their_own(
+    model: str, tmp_path: Path, dog: dict[str, object]
+) -> None:
+    told = {"model": model, "size": 64, "samples": 3, "batch_size": 2}
+    operator = painting.opened(Instruct, "instruct", tmp_path, **told)
+    high = stored(tmp_path / "high.png", painting.picture(2, (64, 128)))
+    rows = [row("a", references=[member("a", dog)]), row("b", references=[member("b", high)])]
+    assert operator._loaded is not None
+    calls: list[int] = []
+    paint = operator._loaded._painted
+
+    def counted(some: Any, varying: Any) -> Any:
+        calls.append(len(some))
+        return paint(some, varying)
+
+    operator._loaded._painted = counted  # type: ignore[method-assign]
+    beside = answers(operator, table(*rows))
+    assert calls == [2, 2, 2, 2]
+    alone = [line for one in reversed(rows) for line in answers(operator, table(one))]
+    found = {(one["id"], json.loads(one["edit"])["number"]): one for one in alone}
+    assert len(found) == len(beside) == 6
+    for line in beside:
+        other = found[line["id"], json.loads(line["edit"])["number"]]
+        assert np.array_equal(painting.pixels(line), painting.pixels(other))
 
 
 def test_a_row_without_what_the_prompt_asks_for_is_rejected(
