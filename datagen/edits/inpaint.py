@@ -7,6 +7,7 @@ in sets of counterfactual pictures.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from datagen import models
 from datagen.edits import _masks, _segment
 from datagen.edits._calls import Call, Picture, kept_shape
-from datagen.edits._painter import Painted, Range, Sample
+from datagen.edits._painter import Painted, Range, Sample, caption_of
 from datagen.edits._regions import BadBoxes, Region, covered, labelled
 from datagen.edits._told import ToldPainter, ToldSettings
 from datagen.errors import DatagenError
@@ -28,6 +29,8 @@ from datagen.schema import Level
 _PHRASES = 8
 #: Marks at the ends of words.
 _MARKS = ".,;:!?\"'()[]"
+#: Field of a change that is a whole text, and tells nothing of what it changes.
+_TEXT = "text"
 
 
 class InpaintSettings(ToldSettings):
@@ -40,7 +43,8 @@ class InpaintSettings(ToldSettings):
     strength: Range | None = 1.0
     #: Where regions come from: boxes (of the reference's labels), or segmenter.
     region: Literal["boxes", "segmenter"] = "boxes"
-    #: What the region shows; null: what the row's changes remove. Of boxes, an empty text: any.
+    #: What the region shows; null: what the row's changes remove or, where no change is known, the
+    #: words that the reference's caption alone has. Of boxes, an empty text: any.
     phrase: str | None = Field(None, max_length=200)
     #: The label that holds the boxes.
     boxes: str = "boxes"
@@ -150,6 +154,8 @@ class Inpaint(ToldPainter[InpaintSettings]):
             return [self.settings.phrase.strip()] if self.settings.phrase.strip() else []
         changes = (row.get("evidence") or {}).get("changes") or []
         removed = [one["removed"] for one in changes if (one["removed"] or "").strip()]
+        if all(one["field"] == _TEXT for one in changes):
+            removed = _gone(*(caption_of(row, side) or "" for side in ("references", "targets")))
         return list(dict.fromkeys(removed))[:_PHRASES]
 
     def _found(self, row: Mapping[str, Any], phrases: Sequence[str]) -> _masks.Mask:
@@ -208,3 +214,12 @@ def _bounds(mask: _masks.Mask) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what is in ``mask``, the last two without."""
     down, across = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1
+
+
+def _gone(before: str, after: str) -> list[str]:
+    """Runs of words that a caption has and another one has not."""
+    words, others = before.split(), after.split()
+    old, new = ([_plain(one).strip() for one in some] for some in (words, others))
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    runs = [" ".join(words[a:b]) for kind, a, b, *_ in matcher.get_opcodes() if kind != "equal"]
+    return [run.strip(_MARKS) for run in runs if run.strip(_MARKS)]

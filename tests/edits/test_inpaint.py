@@ -118,6 +118,24 @@ def test_rows_without_a_region_are_rejected(model: str, tmp_path: Path) -> None:
     assert found == {one["id"]: rule for rule, one in rows.items()}
 
 
+@pytest.mark.parametrize("known", [[], [{"field": "text", "removed": None, "added": "now a cat"}]])
+def test_where_no_change_is_known_the_captions_tell_the_region(
+    model: str, tmp_path: Path, known: list[dict[str, Any]]
+) -> None:
+    operator = painting.opened(Inpaint, "inpaint", tmp_path, model=model, grow=0.0)
+    evidence = row("a")["evidence"] | {"changes": known}
+    cat = member("a red cat on the grass", None)
+    more = member("a red dog on the grass, with a ball", None)
+    rows = [
+        row(name, references=[reference(tmp_path)], targets=[target], evidence=evidence)
+        for name, target in (("a", cat), ("b", more))
+    ]
+    kept, lost = sorted(answers(operator, table(*rows)), key=lambda one: str(one["id"]))
+    assert json.loads(kept["edit"])["region"] == list(DOG)
+    # An edit that takes nothing away has no region.
+    assert lost["rule"] == "no_phrase"
+
+
 def test_a_sample_is_the_same_in_any_batch(model: str, tmp_path: Path) -> None:
     told = {"samples": 3, "guidance": (2.0, 7.0), "batch_size": 2}
     operator = painting.opened(Inpaint, "inpaint", tmp_path, model=model, **told)
