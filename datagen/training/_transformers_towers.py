@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from datagen import libraries, models, vision
+from datagen import libraries, models, store, vision
 from datagen.errors import DatagenError
 from datagen.training import _lora
 from datagen.training.towers import Encoded, Part, Towers
@@ -28,7 +27,9 @@ class TransformersTowers(Towers):
     def __init__(self, model: Any, tokenizer: Any, place: str, reference: str) -> None:
         geometry = vision.geometry(models.parse(f"file:{place}"))
         super().__init__(model, geometry, reference)
-        self.tokenizer, self._place = tokenizer, place
+        self.tokenizer = tokenizer
+        # Kept: the model may be written where it was read.
+        self._preprocessor = store.read_bytes(os.path.join(place, vision.PREPROCESSOR))
         text, image = model.config.text_config, model.config.vision_config
         self.length = int(text.max_position_embeddings)
         self.text_width = self.word_width = int(text.hidden_size)
@@ -97,10 +98,7 @@ class TransformersTowers(Towers):
     def write(self, folder: str) -> None:
         _lora.merged(self).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        shutil.copyfile(
-            os.path.join(self._place, vision.PREPROCESSOR),
-            os.path.join(folder, vision.PREPROCESSOR),
-        )
+        store.write_bytes(os.path.join(folder, vision.PREPROCESSOR), self._preprocessor)
 
 
 def load(ref: models.ModelRef, device: str, precision: str) -> TransformersTowers:

@@ -8,6 +8,7 @@ transformers load by themselves; ``composer.safetensors`` holds the composer's w
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -18,7 +19,7 @@ from pydantic import Field, ValidationError
 from safetensors.torch import load as deserialized
 from safetensors.torch import save as serialized
 
-from datagen import errors, frames, preprocess, store
+from datagen import errors, frames, models, preprocess, store, vision
 from datagen.errors import DatagenError
 from datagen.step import Settings
 from datagen.training import card, composers, towers
@@ -26,6 +27,14 @@ from datagen.training.model import Model
 from datagen.training.retriever import RETRIEVER
 
 COMPOSER = "composer.safetensors"
+#: By which files towers are known.
+_TOWERS = (
+    models.OPEN_CLIP_CONFIG,
+    "open_clip_model.safetensors",
+    "config.json",
+    "model.safetensors",
+    vision.PREPROCESSOR,
+)
 
 
 class Note(Settings):
@@ -60,6 +69,10 @@ def save(
     adapters added to those that they stand beside.
     """
     os.makedirs(folder, exist_ok=True)
+    # Of an earlier model in the same place, the note first: what is left is then no retriever.
+    for name in (RETRIEVER, COMPOSER, *_TOWERS):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, name))
     model.towers.write(folder)
     weights = {
         name: value.detach().cpu().contiguous().clone()

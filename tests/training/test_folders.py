@@ -87,6 +87,19 @@ def test_a_folder_gives_the_same_vectors_bit_for_bit(
         assert Path(folder, name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+def test_another_model_in_the_same_place_leaves_nothing_of_the_first(
+    refs: dict[str, str], media: Any, tmp_path: Path
+) -> None:
+    for kind in ("clip", "open_clip", "siglip"):
+        model = trained(refs[kind], {"op": "sum"})
+        known = answers(Answering(model, batch_size=3), media)
+        folders.save(str(tmp_path), model)
+        # And again, where it was read.
+        folders.save(str(tmp_path), folders.model(str(tmp_path)))
+        found = retriever.load(str(tmp_path), device="cpu", batch_size=3)
+        assert (answers(found, media) == known).all()
+
+
 def test_open_clip_and_transformers_load_the_towers_alone(
     refs: dict[str, str], media: Any, tmp_path: Path
 ) -> None:

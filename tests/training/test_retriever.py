@@ -190,6 +190,7 @@ def test_a_broken_picture_is_named(tiny_clip: str, tmp_path: Path) -> None:
         ("bundled:tinyclip", {"op": "sum", "weight": 0, "learned": True}, "between 0 and 1"),
         ("bundled:tinyclip", {"op": "inversion", "prompt": "{text} of {reference}"}, "prompt"),
         ("bundled:tinyclip", {"op": "inversion", "prompt": LONG}, "fit"),
+        ("bundled:tinyclip", {"op": "inversion", "prompt": "{reference}{text}"}, "a space"),
         ("bundled:tinyclip", {"op": "fusion", "heads": 7}, "7 heads"),
     ],
 )  # fmt: skip

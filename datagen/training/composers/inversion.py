@@ -33,6 +33,9 @@ class InversionSettings(Settings):
         before, here, behind = self.prompt.partition(_HERE)
         if not here or _TEXT in before or behind.count(_TEXT) != 1 or _HERE in behind:
             raise ValueError("prompt: {reference} once, and behind it {text} once, expected")
+        if behind[0].isalnum() or behind[0] == "{":
+            # A tokenizer would make one word of the two.
+            raise ValueError("prompt: a space behind {reference} expected")
         return self
 
 
