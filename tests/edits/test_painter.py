@@ -221,9 +221,7 @@ def brute(scores: list[dict[str, float]], keep: KeepSettings) -> set[int]:
 
 
 @given(
-    values=st.lists(
-        st.tuples(*[st.sampled_from([-0.5, 0.1, 0.2, 0.3, 0.7, 0.9])] * 4), max_size=9
-    ),
+    values=st.lists(st.tuples(*[st.sampled_from([-0.5, 0.1, 0.2, 0.3, 0.7, 0.9])] * 4), max_size=9),
     count=st.integers(1, 4),
     by=st.sampled_from(["directional", "target", "reference", "similarity"]),
 )
