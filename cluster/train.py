@@ -18,6 +18,7 @@ from datagen.cluster.connect import connect
 from datagen.errors import DatagenError
 from datagen.training import logs, loop
 from datagen.training.across import PATIENCE
+from datagen.training.collection import collect
 from datagen.training.loader_settings import named
 from datagen.training.settings import TrainSettings, checked
 
@@ -45,6 +46,9 @@ def train(
     done = loop.finished(out, settings, named(list(places)))
     if done is not None:
         return done
+    for place in places:
+        # Here, where an error is a line, and not in every process three times.
+        collect(place, verify=settings.loader.verify, mismatch=settings.loader.mismatch)
     with connect(address) as cluster:
         gpu = cluster.gpus >= 1 and settings.device != "cpu"
         there = cluster.gpus if gpu else cluster.cpus

@@ -244,18 +244,24 @@ def _mount() -> None:
     from datagen.audit.command import audit_command
     from datagen.audit.leaks_command import fingerprint_command, leaks_command
     from datagen.cluster.command import submit_command
+    from datagen.comparing.command import compare_command
     from datagen.evaluation.command import eval_command
     from datagen.export.command import export_command
     from datagen.prompts_command import prompts_app
     from datagen.recipes_command import recipes_app
     from datagen.report.command import report_command
     from datagen.report.show import show_command
+    from datagen.search.command import search_command
+    from datagen.training.command import train_command
 
     app.command("submit")(submit_command)
     app.command("export")(export_command)
     app.command("report")(report_command)
     app.command("audit")(audit_command)
+    app.command("train")(train_command)
     app.command("eval")(eval_command)
+    app.command("compare")(compare_command)
+    app.command("search")(search_command)
     app.command("show")(show_command)
     app.command("leaks")(leaks_command)
     app.command("fingerprint")(fingerprint_command)

@@ -47,14 +47,6 @@ class Ranks:
         if self.count > 1:
             dist.barrier()
 
-    def agree(self, value: float, device: Any) -> float:
-        """The value of the first rank."""
-        if self.count == 1:
-            return value
-        sent = torch.tensor(value, dtype=torch.float64, device=device)
-        dist.broadcast(sent, 0)
-        return float(sent)
-
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give all ranks the first one's values."""
         if self.count > 1:

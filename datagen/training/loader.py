@@ -33,7 +33,7 @@ from datagen.training.augment import Augmentation, Eye
 from datagen.training.batch import Batch
 from datagen.training.collection import Collection, collect
 from datagen.training.loader_settings import LoaderSettings, Source, named
-from datagen.training.order import Plan, units
+from datagen.training.order import Plan, Units, units
 from datagen.training.samples import Choices, Fault, Maker, Ticket
 from datagen.training.shard_index import NEGATIVE
 from datagen.training.triplets import Triplets
@@ -288,10 +288,7 @@ def _collected(one: Source, chosen: LoaderSettings) -> Collection:
 
 
 def _plan(runs: Sequence[Triplets], sources: Sequence[Source], chosen: LoaderSettings) -> Plan:
-    own = [
-        units(chosen.iterate, run.column("pair"), run.column("targets"), run.shard_of())
-        for run in runs
-    ]
+    own = [_units(run, chosen) for run in runs]
     weights = [one.weight for one in sources if one.weight is not None]
     if chosen.samples and not weights:
         raise DatagenError("samples: only sources with weights have an epoch of a chosen length")
@@ -301,6 +298,12 @@ def _plan(runs: Sequence[Triplets], sources: Sequence[Source], chosen: LoaderSet
             "include_negatives: true in the shards step"
         )
     return Plan(own, weights or None, chosen.samples, chosen.shuffle, chosen.window, chosen.seed)
+
+
+def _units(run: Triplets, chosen: LoaderSettings) -> Units:
+    most = min(chosen.limit or len(run), len(run))
+    pairs, targets = (run.column(name).slice(0, most) for name in ("pair", "targets"))
+    return units(chosen.iterate, pairs, targets, run.shard_of()[:most])
 
 
 def _have_negatives(run: Triplets) -> bool:

@@ -34,7 +34,8 @@ class Source:
 class LoaderSettings(Settings):
     """How triplets become batches.
 
-    batch_size: samples of one rank's batch. iterate: an epoch is every ``triplet``; every
+    batch_size: samples of one rank's batch. limit: only the first so many triplets of each source,
+    by their ids, which are hashes (0: all). iterate: an epoch is every ``triplet``; every
     ``pair`` once, each time with another of its texts; or every unique ``target`` once, each time
     with another of its triplets. samples: of an epoch over weighted sources (0: as many as they
     hold together). targets: ``one`` drawn of a triplet's targets, or ``all`` of them, at most
@@ -57,6 +58,7 @@ class LoaderSettings(Settings):
     """
 
     batch_size: Annotated[int, Field(ge=1)] = 256
+    limit: Annotated[int, Field(ge=0)] = 0
     iterate: Iterate = "triplet"
     samples: Annotated[int, Field(ge=0)] = 0
     targets: Literal["one", "all"] = "one"

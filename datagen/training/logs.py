@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -38,7 +39,8 @@ class Log:
         if "wandb" in kinds:
             wandb = importlib.import_module("wandb")
             name = os.path.basename(os.path.abspath(out))
-            self._wandb = wandb.init(dir=out, name=name, config=settings, resume="allow")
+            place = hashlib.blake2b(os.path.abspath(out).encode(), digest_size=8).hexdigest()
+            self._wandb = wandb.init(dir=out, id=place, name=name, config=settings, resume="allow")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Tell ``values`` of ``step``."""

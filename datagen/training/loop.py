@@ -131,10 +131,11 @@ class Training:
         self.optimizer = optimizing.optimizer(self.weights, settings)
         self.mean = optimizing.Mean(self.weights, settings.ema)
         self.noisy = Noisy(settings.noise, ranks) if settings.noise else None
-        self.validation = None
+        self.validation, self.notes = None, list(self.loader.notes)
         if ranks.first:
             choice = settings.loader.frames
-            self.validation = validating.chosen(sources, settings.validation, choice)
+            self.validation, lines = validating.chosen(sources, settings.validation, choice)
+            self.notes += lines
         self.step, self.best = 0, -1.0
         self.validated: list[dict[str, float]] = []
         self._autocast = _precision(settings, device) == "bf16"
@@ -316,7 +317,7 @@ class Training:
 
     def _notes(self) -> tuple[str, ...]:
         lost = [f"{count:,} samples left out: {rule}" for rule, count in self.loader.counts.items()]
-        return (*self.loader.notes, *lost)
+        return (*self.notes, *lost)
 
     def _note(self, status: str, figures: Mapping[str, Any]) -> None:
         note = {

@@ -34,7 +34,7 @@ class ValidationSettings(Settings):
 
     on: str = ""
     every: int = Field(0, ge=0)
-    metric: Metric = "R@10"
+    metric: Metric = "mAP"
     gallery: Literal["run", "split", "targets"] = "split"
     batch_size: int = Field(64, ge=1)
 
@@ -122,12 +122,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def read(recipe: str = "", overrides: Iterable[str] = ()) -> TrainSettings:
+def read(
+    recipe: str = "", overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None
+) -> TrainSettings:
     """The settings of a recipe (a name, or the path of a YAML file) with ``key=value`` over them.
 
-    Raises RecipeError with a line for each fault.
+    base: plain values where no recipe is named. Raises RecipeError with a line for each fault.
     """
-    data = _recipe(recipe) if recipe else {}
+    data = _recipe(recipe) if recipe else dict(base or {})
     parts = [OmegaConf.create(data)]
     faults = []
     for override in overrides:

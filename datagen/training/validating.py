@@ -11,7 +11,7 @@ import datagen
 from datagen import frames, store
 from datagen.errors import DatagenError
 from datagen.evaluation import protocols
-from datagen.evaluation.measure import COMPOSED, KINDS, measure
+from datagen.evaluation.measure import COMPOSED, KINDS, measure, missing
 from datagen.training.answering import Answering
 from datagen.training.loader_settings import Source
 from datagen.training.model import Model
@@ -29,6 +29,8 @@ class Validation:
         self.on, self.settings, self.choice = on, settings, choice
         self._protocol = protocols.protocol(on, [f"gallery={settings.gallery}"])
         self._benchmark = self._protocol.read(on.removeprefix(protocols.RUN))
+        #: Images and clips that are not there.
+        self.lost = len(missing(self._benchmark))
 
     def figures(self, model: Model, probes: bool = False) -> dict[str, dict[str, float]]:
         """Metrics (shares from 0 to 1) of ``model`` by what is asked with.
@@ -52,20 +54,32 @@ class Validation:
 
 def chosen(
     sources: Sequence[Source], settings: ValidationSettings, choice: frames.Choice
-) -> Validation | None:
+) -> tuple[Validation | None, list[str]]:
     """What is validated on: as the settings say, or the split ``val`` of the first source that is
-    a run and has one; None for nothing. Raises DatagenError.
+    a run, and has one with all its media; None for nothing. Why others are not, a line each.
+
+    Raises DatagenError where what the settings say cannot be.
     """
     if settings.on == NONE:
-        return None
+        return None, []
     if settings.on:
         if not settings.on.startswith(protocols.RUN):
             raise DatagenError(f"validation.on: {settings.on}: run:DIR#SPLIT or none expected")
-        return Validation(settings.on, settings, choice)
+        asked = Validation(settings.on, settings, choice)
+        if asked.lost:
+            raise DatagenError(
+                f"validation.on: {settings.on}: {asked.lost:,} of its images or clips are not "
+                "there; bring them, or set validation.on=none"
+            )
+        return asked, []
+    notes: list[str] = []
     for source in sources:
         if store.exists(store.join(source.path, "run.json")) and _has_split(source.path):
-            return Validation(f"{protocols.RUN}{source.path}#{SPLIT}", settings, choice)
-    return None
+            found = Validation(f"{protocols.RUN}{source.path}#{SPLIT}", settings, choice)
+            if not found.lost:
+                return found, notes
+            notes.append(f"not validated on {found.on}: {found.lost:,} media are not there")
+    return None, notes
 
 
 def _has_split(out: str) -> bool:
