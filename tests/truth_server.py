@@ -157,7 +157,7 @@ def question(body: Mapping[str, Any]) -> Question:
             found.pictures.setdefault(side, []).append(_decoded(data))
             continue
         label = re.fullmatch(
-            r"(\w+)(?: \(\d+ frames of a clip, in order of time\))?:", part["text"]
+            r"(\w+(?: \d+)?)(?: \(\d+ frames of a clip, in order of time\))?:", part["text"]
         )
         side = label[1] if label else ""
         found.text += "" if label else part["text"]
