@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -348,14 +349,13 @@ class Judge:
         self.run = run
         self.asked = 0
         self._targets: dict[str, list[Any]] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, truth: Any, asked: Any) -> dict[str, Any]:
         self.asked += 1
-        if not self._targets:
-            (path,) = self.run.glob("steps/edit-*/*/table.parquet")
-            for row in pq.read_table(path).to_pylist():
-                mark = self.mark(media.image(row["targets"][0]["media"]))
-                self._targets.setdefault(row["modification"], []).append(mark)
+        # Questions come side by side.
+        with self._lock:
+            self._targets = self._targets or self._read()
         (request,) = asked.labelled("request")
         candidates = [self.mark(one) for name, many in asked.pictures.items() for one in many
                       if name != "reference"]  # fmt: skip
@@ -364,6 +364,15 @@ class Judge:
             for one in candidates
         ]
         return {"choice": int(np.argmin(apart)) + 1}
+
+    def _read(self) -> dict[str, list[Any]]:
+        """The painted targets of every request."""
+        (path,) = self.run.glob("steps/edit-*/*/table.parquet")
+        found: dict[str, list[Any]] = {}
+        for row in pq.read_table(path).to_pylist():
+            mark = self.mark(media.image(row["targets"][0]["media"]))
+            found.setdefault(row["modification"], []).append(mark)
+        return found
 
     @staticmethod
     def mark(picture: Any) -> Any:
