@@ -18,7 +18,8 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field, model_validator
 
-from datagen import faults, frames, media, models, schema
+from datagen import models, schema
+from datagen.edits import _references
 from datagen.edits._best import SCORES, Best, KeepSettings
 from datagen.edits._lines import ANSWER, line
 from datagen.errors import DatagenError
@@ -35,8 +36,6 @@ Guidance = Annotated[Range, Field(union_mode="left_to_right")]
 _FLAT = 1e-3
 #: Digits of a number that is drawn.
 _DIGITS = 4
-#: Columns that carry a decoded reference from ``prepare`` to the model.
-_PICTURE = ("picture_width", "picture_height", "picture_pixels")
 
 
 class PaintSettings(Settings):
@@ -214,12 +213,12 @@ class Painter(RowOperator[S], Generic[S]):
 
     def prepare(self, rows: pa.Table) -> pa.Table:
         """Decode the pictures of references, where the operator reads them."""
-        return _with_pictures(rows) if self.reads_picture else rows
+        return _references.decoded(rows) if self.reads_picture else rows
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         lines: list[dict[str, Any]] = []
         stage = Stage(self._context.staged)
-        given = [_opened(row) for row in rows.to_pylist()]
+        given = [_references.opened(row) for row in rows.to_pylist()]
         fit: list[dict[str, Any]] = []
         for row in given:
             if fault := self.unfit(row):
@@ -413,42 +412,3 @@ def _free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _with_pictures(rows: pa.Table) -> pa.Table:
-    """``rows`` with the pixels of their first reference (of a clip its middle frame)."""
-    found: list[faults.Fault] = []
-    sizes: list[list[Any]] = [[], [], []]
-    for row in rows.select(_present(rows, ("references", "media"))).to_pylist():
-        own = (row["references"] or [{}])[0].get("media") if "references" in row else row["media"]
-        picture = None
-        try:
-            if not own:
-                raise media.MediaError("no_picture", "the reference has no picture")
-            picture = frames.of(own, "middle", media.admitted(own))[0].image
-            found.append(None)
-        except media.MediaError as error:
-            found.append((schema.FAILED, error.rule, error.detail))
-        width, height = picture.size if picture else (None, None)
-        pixels = picture.convert("RGB").tobytes() if picture else None
-        for place, value in enumerate((width, height, pixels)):
-            sizes[place].append(value)
-    kinds = (pa.int32(), pa.int32(), pa.large_binary())
-    for name, values, kind in zip(_PICTURE, sizes, kinds, strict=True):
-        rows = rows.append_column(name, pa.array(values, kind))
-    for name, column in faults.columns(found).items():
-        rows = rows.append_column(name, column)
-    return rows
-
-
-def _present(rows: pa.Table, names: Iterable[str]) -> list[str]:
-    return [name for name in names if name in rows.column_names]
-
-
-def _opened(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its picture in place of the pixels."""
-    pixels = row.pop(_PICTURE[2], None)
-    width, height = (row.pop(name, None) for name in _PICTURE[:2])
-    if pixels is not None:
-        row["picture"] = Image.frombytes("RGB", (width, height), pixels)
-    return row
