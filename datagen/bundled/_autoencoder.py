@@ -100,14 +100,14 @@ def train(vae: Any, examples: _edits.Examples, args: Any) -> float:
     return (seconds + time.monotonic() - began) / 60
 
 
-@torch.no_grad()
 def latents(vae: Any, pixels: Array, batch: int = 8) -> torch.Tensor:
     """The latents of pictures, float16 (n, channels, side, side)."""
     kind = next(vae.parameters()).dtype
-    parts = [
-        means(vae, tensors(pixels[at : at + batch], kind)).half()
-        for at in range(0, len(pixels), batch)
-    ]
+    with torch.no_grad():
+        parts = [
+            means(vae, tensors(pixels[at : at + batch], kind)).half()
+            for at in range(0, len(pixels), batch)
+        ]
     return torch.cat(parts)
 
 
