@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 SEED = 17
 #: How the models are used: steps of DDIM, and how far the text is followed.
 STEPS = 12
-GUIDANCE = {"tinyeditor": 1.5, "tinypainter": 2.0}
+GUIDANCE = {"tinyeditor": 1.0, "tinypainter": 1.0}
 #: Samples of which the best one is chosen.
 SAMPLES = 8
 #: Kinds of edits that are measured.
@@ -140,15 +140,17 @@ def made(
     found: list[list[Image.Image]] = []
     size = max(1, _BATCH // samples)
     for at in range(0, len(texts), size):
+        # Each sample with a picture of its own: of num_images_per_prompt, pipelines that edit
+        # put the samples of several texts beside the wrong pictures.
+        rows = [row for row in range(at, min(at + size, len(texts))) for _ in range(samples)]
         more: dict[str, Any] = {}
         if references is not None:
-            more = {"image": list(references[at : at + size]), "image_guidance_scale": 1.0}
-        part = list(texts[at : at + size])
+            more = {"image": [references[row] for row in rows], "image_guidance_scale": 1.0}
         images = pipeline(
-            prompt=part, num_images_per_prompt=samples, num_inference_steps=steps,
+            prompt=[texts[row] for row in rows], num_inference_steps=steps,
             guidance_scale=guidance, generator=torch.Generator().manual_seed(at), **more,
         ).images  # fmt: skip
-        found += [images[row * samples : (row + 1) * samples] for row in range(len(part))]
+        found += [images[row : row + samples] for row in range(0, len(rows), samples)]
     return found
 
 
@@ -221,7 +223,11 @@ def _share(values: Iterable[bool]) -> float:
     return float(np.mean([bool(one) for one in values]))
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return round(value, 4) if isinstance(value, float) else value
+def _rounded(found: dict[str, Any]) -> dict[str, Any]:
+    def one(value: Any) -> Any:
+        return round(value, 4) if isinstance(value, float) else value
+
+    return {
+        key: _rounded(value) if isinstance(value, dict) else one(value)
+        for key, value in found.items()
+    }
