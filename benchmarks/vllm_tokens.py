@@ -16,18 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 import datagen
+from datagen.chat import prompts, vllm
 from datagen.chat import settings as engines
-from datagen.chat import vllm
 from datagen.chat.ask import Ask
 from datagen.chat.asking import Asking
+from datagen.chat.prompts import Wanted
+from datagen.chat.subject import subject_of
 from datagen.step import RowOperator, Settings
 
+COLUMNS = ["id", "references", "targets", "evidence"]
 RECIPE = """
 name: tokens
 source: {{type: tinyworld, count: {items}, size: 32}}
@@ -45,10 +49,10 @@ class AsksSettings(Settings):
     tokens: int = 64
 
 
-def ask(name: str, tokens: int) -> Ask:
-    """One question, of about 300 letters."""
-    text = f"Picture {name}. " + "Say what changes between the two pictures. " * 6
-    return Ask(({"role": "user", "content": text},), max_tokens=tokens, temperature=0.7, seed=1)
+def ask(row: Mapping[str, Any], tokens: int) -> Ask:
+    """What ``text: llm`` asks about a pair, not held to a schema."""
+    messages = prompts.load("modification").messages(subject_of(row), Wanted(4))
+    return Ask(messages, max_tokens=tokens, temperature=0.7, seed=1)
 
 
 class Asks(Asking[AsksSettings], RowOperator[AsksSettings]):
@@ -64,9 +68,12 @@ class Asks(Asking[AsksSettings], RowOperator[AsksSettings]):
     def gives(self, level: str) -> set[str]:
         return {"modification"}
 
+    def columns(self, level: str) -> list[str]:
+        return list(COLUMNS)
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         ids = rows["id"].to_pylist()
-        asks = [ask(name, self.settings.tokens) for name in ids]
+        asks = [ask(row, self.settings.tokens) for row in rows.to_pylist()]
         answers = self.engines["engine"].answer(asks)
         texts = [json.dumps(one.text or one.fault) for one in answers]
         return pa.table({"id": ids, "modification": texts})
@@ -115,9 +122,9 @@ def peer(model: str, out: Path, tokens: int, more: dict[str, Any]) -> dict[str, 
     import vllm as library
 
     described = engines.VllmSettings.model_validate({"kind": "vllm", "model": model, **more})
-    ids = datagen.load(str(out)).table("one_word_diff")["id"].to_pylist()
+    pairs = datagen.load(str(out)).table("one_word_diff").select(COLUMNS).to_pylist()
     source = vllm.Source(model, "", described.max_model_len)
-    rows = [vllm.Asked(source)({"key": n, "ask": vllm.packed(ask(n, tokens))}) for n in ids]
+    rows = [vllm.Asked(source)({"key": "", "ask": vllm.packed(ask(row, tokens))}) for row in pairs]
     began = time.monotonic()
     given = vllm.arguments(described, source, float(described.gpus()))
     engine = library.LLM(source.place, **given)
