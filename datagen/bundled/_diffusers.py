@@ -175,6 +175,8 @@ def _plain(folder: Path) -> None:
         for key in ("_name_or_path", "transformers_version"):
             values.pop(key, None)
         _write(path, values)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
 
 
 def _write(path: Path, value: Any) -> None:

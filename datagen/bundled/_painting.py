@@ -185,10 +185,9 @@ def measure_editor(reference: str, number: int, samples: int = SAMPLES) -> dict[
             "best kept": _share(one.kept(i) for one, i in zip(asked, bests, strict=True)),
             "readable": _share(one.right(one.picture(one.after)) for one in asked),
         }
-    found["all"] = {
-        name: sum(one[name] for one in found.values()) / (1 if name == "edits" else len(KINDS))
-        for name in found[KINDS[0]]
-    }
+    kinds = list(found.values())
+    shares = {name: _share(one[name] for one in kinds) for name in kinds[0] if name != "edits"}
+    found["all"] = {"edits": sum(one["edits"] for one in kinds), **shares}
     return _rounded(found)
 
 
@@ -219,8 +218,8 @@ def _agreed(truths: Sequence[Scene], images: Sequence[Image.Image]) -> dict[str,
     return {name: _share(values) for name, values in found.items()}
 
 
-def _share(values: Iterable[bool]) -> float:
-    return float(np.mean([bool(one) for one in values]))
+def _share(values: Iterable[float]) -> float:
+    return float(np.mean([float(one) for one in values]))
 
 
 def _rounded(found: dict[str, Any]) -> dict[str, Any]:

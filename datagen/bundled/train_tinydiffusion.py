@@ -51,18 +51,18 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--out", required=True, help="folder that gets a folder for each of the two models")
     add("--work", help="folder of pictures and checkpoints; OUT.work by default")
     add("--seed", type=int, default=0, help="of the scenes and the weights")
-    add("--families", type=int, default=24_000, help="scenes, with five neighbours each")
-    add("--vae-steps", type=int, default=3000, dest="vae_steps")
-    add("--vae-batch", type=int, default=32, dest="vae_batch", help="whole pictures of a step")
+    add("--families", type=int, default=18_432, help="scenes, with five neighbours each")
+    add("--vae-steps", type=int, default=1900, dest="vae_steps")
+    add("--vae-batch", type=int, default=16, dest="vae_batch", help="whole pictures of a step")
     add("--vae-rate", type=float, default=2e-3, dest="vae_rate")
-    add("--text-steps", type=int, default=800, dest="text_steps", help="of the text encoder alone")
+    add("--text-steps", type=int, default=300, dest="text_steps", help="of the text encoder alone")
     add("--text-batch", type=int, default=192, dest="text_batch")
-    add("--steps", type=int, default=20_000, help="of the denoiser")
+    add("--steps", type=int, default=4100, help="of the denoiser")
     add("--batch", type=int, default=64)
     add("--rate", type=float, default=2e-3, help="the highest learning rate")
     add("--decay", type=float, default=0.999, help="of the running means of weights")
-    add("--edits", type=float, default=0.5, help="share of a batch that are edits (0-1)")
-    add("--noisy", type=float, default=2.0, help="1: all times as often; more: more noise")
+    add("--edits", type=float, default=0.66, help="share of a batch that are edits (0-1)")
+    add("--noisy", type=float, default=1.5, help="1: all times as often; more: more noise")
     add("--widths", type=int, nargs=2, default=(48, 96), help="of the denoiser")
     add("--text-width", type=int, default=128, dest="text_width")
     add("--text-layers", type=int, default=3, dest="text_layers")
@@ -70,7 +70,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--optimizer", default="muon", choices=["muon", "adamw"])
     add("--processes", type=int, default=2, help="that render")
     add("--measured", type=int, default=40, help="edits of each kind that are measured")
-    add("--workers", type=int, default=1, help="processes that train the denoiser together")
+    add("--workers", type=int, default=2, help="processes that train the denoiser together")
     add("--threads", type=int, default=0, help="of torch; 0: as it likes")
     args = parser.parse_args(given)
     args.work = args.work or f"{args.out.rstrip('/')}.work"
@@ -137,7 +137,7 @@ def _worker(
     rank: int, args: argparse.Namespace, meeting: str, begun: Any, learned: _denoiser.Data
 ) -> None:
     torch.set_num_threads(args.threads or 1)
-    models.prepare()
+    _quiet()
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers
     )
@@ -167,7 +167,8 @@ def facts(args: argparse.Namespace, built: Mapping[str, Any], learned: Any, minu
         f"--families {args.families} --vae-steps {args.vae_steps} --text-steps {args.text_steps} "
         f"--steps {args.steps} --rate {args.rate:g} --precision {args.precision} "
         "--out tinydiffusion",
-        "hardware": f"CPU ({platform.machine()}), threads of torch: {torch.get_num_threads()}",
+        "hardware": f"CPU ({platform.machine()}), {args.workers} processes, threads of torch in "
+        f"each: {args.threads or 1}",
         "minutes": {name: round(value, 1) for name, value in minutes.items()},
         "pictures": len(learned.latents),
         "edits": len(learned.before),
@@ -181,6 +182,7 @@ def facts(args: argparse.Namespace, built: Mapping[str, Any], learned: Any, minu
         "text_steps": args.text_steps,
         "steps": args.steps,
         "batch": args.batch,
+        "edited": args.edits,
         "widths": list(args.widths),
         "text_width": args.text_width,
         "text_layers": args.text_layers,
@@ -210,11 +212,18 @@ def main(given: list[str] | None = None) -> None:
     run(arguments(given))
 
 
+def _quiet() -> None:
+    models.prepare()
+    import diffusers
+
+    diffusers.utils.logging.set_verbosity_error()
+
+
 def run(args: argparse.Namespace) -> None:
     """As the command line says."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    models.prepare()
+    _quiet()
     os.makedirs(args.work, exist_ok=True)
     paths = _edits.rendered(world(args), os.path.join(args.work, "scenes"), args.processes)
     words = _diffusers.tokenizer()

@@ -221,15 +221,38 @@ def test_masters_step_as_plain_adamw_does_in_float32() -> None:
         assert torch.allclose(mine, theirs, atol=1e-6)
 
 
+def _meet(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    live = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4))]
+    live[0].grad = torch.full((2, 3), 1.0 + 2 * rank)
+    if rank:
+        live[1].grad = torch.ones(4)
+    assert _masters.place() == (rank, 2)
+    _masters.shared(live)
+    torch.save([one.grad for one in live], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_that_train_together_step_by_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    assert _masters.place() == (0, 1)
+    torch.multiprocessing.spawn(_meet, (str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        first, second = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(first, torch.full((2, 3), 2.0))
+        assert torch.equal(second, torch.full((4,), 0.5))
+
+
 # ---------------------------------------------------------------- training
 
 
-def arguments(folder: Path, steps: int) -> Any:
+def arguments(folder: Path, steps: int, *more: str) -> Any:
     return train_tinydiffusion.arguments(
         ["--out", str(folder / "out"), "--families", "10", "--vae-steps", "3", "--vae-batch", "4",
          "--text-steps", "2", "--text-batch", "8", "--steps", str(steps), "--batch", "8",
          "--widths", "16", "32", "--text-width", "32", "--text-layers", "1", "--processes", "1",
-         "--precision", "fp32", "--measured", "1"]
+         "--precision", "fp32", "--measured", "1", "--workers", "1", *more]
     )  # fmt: skip
 
 
@@ -253,7 +276,7 @@ def test_a_training_goes_on_where_it_stopped(
 
 
 def test_the_whole_script_writes_two_models_with_their_cards(tmp_path: Path) -> None:
-    args = arguments(tmp_path, 2)
+    args = arguments(tmp_path, 2, "--workers", "2")
     train_tinydiffusion.run(args)
     for name in ("tinyeditor", "tinypainter"):
         folder = Path(args.out) / name
@@ -262,6 +285,6 @@ def test_the_whole_script_writes_two_models_with_their_cards(tmp_path: Path) -> 
             "README.md", "facts.yaml",
         }  # fmt: skip
         assert models.revision(models.parse(f"file:{folder}"))
-        assert "2 steps of 8, half of them edits" in (folder / "README.md").read_text()
+        assert "2 steps of 8, 66 in 100 of them edits" in (folder / "README.md").read_text()
         held = {path.name for path in Path(args.out).iterdir()}
         assert held == {"tinyeditor", "tinypainter"}
