@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from datagen import schema, store
 from datagen.errors import DatagenError
 from datagen.step import Context, Resources, RowOperator
+from datagen.tables import unit_verdicts
 
 #: Called with rows kept, rejected and failed since the last call.
 Progress = Callable[[int, int, int], None]
@@ -148,7 +149,9 @@ def _answer(job: Job, work: Callable[[], pa.Table]) -> pa.Table:
     except Exception as error:
         row["error"] = f"step {job.context.step}: {_one_line(error)}"
     else:
-        verdict = table["verdict"].to_pylist()
+        # Of what a source lists every record counts; of rows with several lines each row once.
+        lists = "key" in table.column_names
+        verdict = (table if lists else unit_verdicts(table))["verdict"].to_pylist()
         row.update({name: verdict.count(name) for name in ("kept", "rejected", "failed")})
     return pa.Table.from_pylist([row], schema=COUNTS)
 

@@ -64,6 +64,20 @@ class Mute(RowOperator[Settings]):
         return rows.take(list(range(0, rows.num_rows, 2)))
 
 
+class Thrice(RowOperator[Settings]):
+    """Three lines a row: of an even one the second is kept, of others none."""
+
+    Settings = Settings
+
+    def __call__(self, rows):
+        lines = [
+            {"id": name, "verdict": "kept" if place == 1 and not x % 2 else "rejected"}
+            for name, x in zip(rows["id"].to_pylist(), rows["x"].to_pylist(), strict=True)
+            for place in range(3)
+        ]
+        return pa.Table.from_pylist(lines)
+
+
 class Full(RowOperator[Settings]):
     """Meets something that the user must mend."""
 
@@ -128,6 +142,12 @@ def test_every_row_gets_its_answer_and_one_bad_row_fails_alone(engine, tmp_path,
     assert all(found[f"{n:03d}"]["y"] == 2 * (n + 1) for n in range(50) if n != 12)
     if actor:
         assert len({row["process"] for row in found.values() if row["process"]}) == 1
+
+
+def test_a_row_with_several_lines_counts_once(engine, tmp_path):
+    counts, journal = go(engine, Thrice(Settings()), tmp_path, rows(9), batch_size=4)
+    assert counts == [5, 4, 0]
+    assert journal.num_rows == 27
 
 
 def test_a_row_that_the_operator_forgot_has_failed(engine, tmp_path):
