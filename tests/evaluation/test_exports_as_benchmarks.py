@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import made_run
+import measured_run
 import numpy as np
 import pytest
 from known_retriever import Known, told
@@ -57,10 +57,10 @@ def test_an_export_has_the_figures_of_its_run(
     rng = np.random.default_rng(3)
     order = rng.permutation(60).tolist()
     # Each picture is a target once: what an export tells apart is then what a run does.
-    triplets: list[made_run.Triplet] = [
+    triplets: list[measured_run.Triplet] = [
         ([order[n]], order[n + 1], f"text {n}", "val") for n in range(59)
     ]
-    out = made_run.write(tmp_path, 60, triplets)
+    out = measured_run.write(tmp_path, 60, triplets)
     there = tmp_path / form
     export(out, form, str(there))
     if form == "covr":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import made_run
+import measured_run
 import numpy as np
 import pytest
 from known_retriever import Known, query, ranked, told, touch
@@ -170,7 +170,7 @@ def run_of(tmp_path: Path) -> str:
         ([6], 7, "train only", "train"),
         ([7], 7, "the same", "val"),
     ]
-    return made_run.write(tmp_path, 8, triplets)
+    return measured_run.write(tmp_path, 8, triplets)
 
 
 def test_a_split_of_a_run_is_a_benchmark(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_split_of_a_run_is_a_benchmark(tmp_path: Path) -> None:
         for one in part.asked
     }
     # Two triplets with the same reference and text are one query of two targets.
-    i = [made_run.name(n) for n in range(9)]
+    i = [measured_run.name(n) for n in range(9)]
     assert set(told_apart[(i[0],), "redder"].targets) == {i[1], i[2]}
     assert told_apart[(i[3], i[4]), "both"].without == (i[3], i[4])
     assert set(part.gallery) == {i[n] for n in (0, 1, 2, 3, 4, 5, 7, 8)}
