@@ -82,7 +82,7 @@ def test_chunks_have_the_gradients_of_the_whole_batch(
     known.total.backward()
     found = chunks.cached(batch(), size, weights)
     assert found.total.item() == pytest.approx(known.total.item(), abs=1e-5)
-    np.testing.assert_allclose(found.each, known.each, atol=1e-5)
+    np.testing.assert_allclose(found.each, known.each, 1e-5, 1e-5)
     assert found.parts.keys() == {"contrast", "caption"}
     theirs = dict(chunks.named_parameters())
     moved = 0
@@ -91,7 +91,7 @@ def test_chunks_have_the_gradients_of_the_whole_batch(
             assert theirs[name].grad is None, name
             continue
         moved += 1
-        np.testing.assert_allclose(theirs[name].grad, one.grad, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(theirs[name].grad, one.grad, 1e-5, 1e-5, err_msg=name)
     assert moved > 20
 
 
