@@ -242,8 +242,15 @@ class _Round:
             tokenize_stage=False,
             detokenize_stage=False,
         )
+        # Told the same as their neighbours, these run in one task with them. On their own the tasks
+        # that keep answers wait behind all that come before, on a machine of few CPUs to the end.
+        together = {"max_retries": RETRIES}
         return build_processor(
-            config, preprocess=vllm.Asked(source), postprocess=vllm.Answered(source)
+            config,
+            preprocess=vllm.Asked(source),
+            postprocess=vllm.Answered(source),
+            preprocess_map_kwargs=together,
+            postprocess_map_kwargs=together,
         )
 
     def _copies(self) -> tuple[int, int]:
