@@ -6,7 +6,7 @@ import functools
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -16,8 +16,9 @@ from pydantic import Field
 from datagen import models, preprocess
 from datagen.errors import DatagenError
 from datagen.models import ModelRef
+from datagen.pinned import ModelChoice, Pinned
 from datagen.preprocess import Geometry
-from datagen.step import Context, Resources, RowOperator, Settings
+from datagen.step import Context, Resources
 
 Array = np.ndarray[Any, Any]
 
@@ -180,17 +181,14 @@ def pooled(vectors: Array, counts: Sequence[int], weights: Array | None = None) 
     return means
 
 
-class ModelSettings(Settings):
+class ModelSettings(ModelChoice):
     """Settings of an operator that gives images, frames of clips or texts to a CLIP model.
 
     trust_remote_code: run code that a model of the Hub brings along, as the user who runs it; off
     unless you know that code.
     """
 
-    model: str
     frames: preprocess.Frames = 8
-    device: str = "auto"
-    precision: str = "auto"
     batch_size: int = Field(64, ge=1)
     trust_remote_code: bool = False
 
@@ -201,11 +199,9 @@ S = TypeVar("S", bound=ModelSettings)
 FRAMES = 2048
 
 
-class ClipOperator(RowOperator[S]):
+class ClipOperator(Pinned[S]):
     """An operator with a CLIP model in three places: named in the driver, its geometry on CPU
-    workers, its weights in the model's actor. Pickles as long as it is not open.
-
-    Raises DatagenError where the reference is not one.
+    workers, its weights in the model's actor.
     """
 
     requires: ClassVar[tuple[tuple[str, str], ...]] = (("torch", "models"), ("open_clip", "models"))
@@ -213,24 +209,10 @@ class ClipOperator(RowOperator[S]):
 
     def __init__(self, settings: S) -> None:
         super().__init__(settings)
-        self.ref = models.parse(settings.model)
         self._geometry: Geometry | None = None
 
-    def revision(self) -> str:
-        """The model's revision, to which the workers are then held."""
-        found = models.revision(self.ref)
-        self.ref = models.at(self.ref, found)
-        return found
-
-    def check(self) -> Iterable[str]:
-        """What can be seen to be wrong before any weights are loaded; one line each."""
-        try:
-            self.revision()
-            self._geometry = config(self.ref).geometry
-            models.check_choices(self.settings.device, self.settings.precision)
-        except DatagenError as error:
-            return [str(error)]
-        return []
+    def look(self) -> None:
+        self._geometry = config(self.ref).geometry
 
     @property
     def geometry(self) -> Geometry:

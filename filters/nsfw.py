@@ -6,19 +6,18 @@ rejects before you rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from pydantic import Field
 
-from datagen import models, vision
+from datagen import vision
 from datagen.errors import DatagenError, nearest
 from datagen.filters._pictures import Array, PictureFilter, PictureSettings
+from datagen.pinned import ModelChoice, Pinned
 from datagen.preprocess import Geometry
 from datagen.step import Context
 
 
-class NsfwSettings(PictureSettings):
+class NsfwSettings(PictureSettings, ModelChoice):
     """model: an image classifier of transformers; by default one with the labels normal and nsfw,
     published under Apache-2.0. unsafe: the labels that count, whatever their case. high: the
     highest probability of them that is kept (0 to 1).
@@ -29,7 +28,7 @@ class NsfwSettings(PictureSettings):
     high: float = Field(0.5, ge=0, le=1)
 
 
-class Nsfw(PictureFilter[NsfwSettings]):
+class Nsfw(Pinned[NsfwSettings], PictureFilter[NsfwSettings]):
     """Measures ``score_nsfw`` of each item: the probability that its picture is unsafe, the labels
     ``unsafe`` taken together; of a model that may give several labels, that of the likeliest.
 
@@ -40,28 +39,16 @@ class Nsfw(PictureFilter[NsfwSettings]):
 
     Settings = NsfwSettings
     requires = (("torch", "models"), ("transformers", "models"))
+    instead = "a classifier is named by hf: or file:"
     rules = frozenset({"high", "of"})
     score = "score_nsfw"
 
     def __init__(self, settings: NsfwSettings) -> None:
         super().__init__(settings)
-        self.ref = models.parse(settings.model)
         self._geometry: Geometry | None = None
 
-    def revision(self) -> str:
-        found = models.revision(self.ref)
-        self.ref = models.at(self.ref, found)
-        return found
-
-    def check(self) -> Iterable[str]:
-        try:
-            if self.ref.scheme == "open_clip":
-                raise DatagenError(f"model '{self.ref}': a classifier is named by hf: or file:")
-            self.revision()
-            models.check_choices(self.settings.device, self.settings.precision)
-            _ = self.geometry, self._places()
-        except DatagenError as error:
-            yield str(error)
+    def look(self) -> None:
+        _ = self.geometry, self._places()
 
     @property
     def geometry(self) -> Geometry:

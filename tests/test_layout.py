@@ -30,7 +30,7 @@ OPERATORS = (
 FILTERS_MAY_IMPORT = {
     *("schema", "step", "space", "media", "models", "errors", "perceptual"),
     *("chat", "clip", "faults", "frames", "leaks", "moments", "preprocess", "store", "ranks"),
-    "vision",
+    *("vision", "pinned"),
 }
 MOST_LINES = 450
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 from pydantic import Field
 
 from datagen import clip, models, schema
-from datagen.errors import DatagenError
 from datagen.ingest import clean_caption
+from datagen.pinned import ModelChoice, Pinned
 from datagen.schema import Level
 from datagen.sentences import SentenceEncoder
-from datagen.step import Context, Resources, RowOperator, Settings
+from datagen.step import Context, Resources
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 COLUMN = "target_vector"
 
 
-class TextTargetSettings(Settings):
+class TextTargetSettings(ModelChoice):
     """Whose vectors of captions are the targets."""
 
     #: ``open_clip:ARCHITECTURE/TAG``, ``open_clip:hf-hub:org/name``, ``bundled:tinyclip`` or a
@@ -37,10 +37,6 @@ class TextTargetSettings(Settings):
     model: str
     #: Of a sentence encoder: text put before every caption; null: as the model has it.
     prompt: str | None = None
-    #: auto, cpu, cuda, mps.
-    device: str = "auto"
-    #: auto (bf16 on CUDA, else fp32), fp32, bf16, fp16.
-    precision: str = "auto"
     #: Captions of every forward pass.
     batch_size: int = Field(64, ge=1)
     #: Run code that a model of the Hub brings along, as the user who runs it; off unless you know
@@ -48,7 +44,7 @@ class TextTargetSettings(Settings):
     trust_remote_code: bool = False
 
 
-class TextTarget(RowOperator[TextTargetSettings]):
+class TextTarget(Pinned[TextTargetSettings]):
     """Makes the target of every row the caption that it has, and gives the caption's vector.
 
     The target is an item of that caption alone, and ``target_vector`` its vector: of length 1,
@@ -64,7 +60,6 @@ class TextTarget(RowOperator[TextTargetSettings]):
 
     def __init__(self, settings: TextTargetSettings) -> None:
         super().__init__(settings)
-        self.ref = models.parse(settings.model)
         self._of_clip = self.ref.scheme == "open_clip" or (
             bool(self.ref.folder)
             and os.path.isfile(os.path.join(self.ref.folder, models.OPEN_CLIP_CONFIG))
@@ -83,21 +78,14 @@ class TextTarget(RowOperator[TextTargetSettings]):
         gpus = models.gpus(self.settings.device)
         return Resources(gpus=gpus, batch_size=8 * self.settings.batch_size, actor=True)
 
-    def revision(self) -> str:
-        found = models.revision(self.ref)
-        self.ref = models.at(self.ref, found)
-        return found
-
     def check(self) -> Iterable[str]:
-        try:
-            self.revision()
-            models.check_choices(self.settings.device, self.settings.precision)
-            if self._of_clip:
-                clip.config(self.ref)
-        except DatagenError as error:
-            yield str(error)
+        yield from super().check()
         if self._of_clip and self.settings.prompt is not None:
             yield f"prompt: of a sentence encoder, and '{self.ref}' is a model of open_clip"
+
+    def look(self) -> None:
+        if self._of_clip:
+            clip.config(self.ref)
 
     def open(self, context: Context) -> None:
         chosen = self.settings

@@ -5,7 +5,7 @@ Sentence-BERT: Reimers and Gurevych 2019 (arXiv:1908.10084).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,13 @@ from pydantic import Field
 
 from datagen import faults, models
 from datagen.embed import _rows
-from datagen.errors import DatagenError
+from datagen.pinned import ModelChoice, Pinned
 from datagen.schema import Level
 from datagen.sentences import SentenceEncoder
-from datagen.step import Context, Embedder, Resources, Settings
+from datagen.step import Context, Embedder, Resources
 
 
-class SentenceTransformersSettings(Settings):
+class SentenceTransformersSettings(ModelChoice):
     """space: name of the space.
 
     model: ``hf:org/name``, or a folder of sentence-transformers or transformers (mean pooling).
@@ -33,16 +33,15 @@ class SentenceTransformersSettings(Settings):
     """
 
     space: str
-    model: str
     which: _rows.Which = "mean"
     prompt: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
     batch_size: int = Field(32, ge=1)
     trust_remote_code: bool = False
 
 
-class SentenceTransformers(Embedder[SentenceTransformersSettings]):
+class SentenceTransformers(
+    Pinned[SentenceTransformersSettings], Embedder[SentenceTransformersSettings]
+):
     """One vector per item from its captions, of length 1, rounded to half precision.
 
     Every forward pass has ``batch_size`` texts padded to one of a few lengths, so that a text's
@@ -51,10 +50,7 @@ class SentenceTransformers(Embedder[SentenceTransformersSettings]):
 
     Settings = SentenceTransformersSettings
     requires = (("torch", "models"), ("sentence_transformers", "models"))
-
-    def __init__(self, settings: SentenceTransformersSettings) -> None:
-        super().__init__(settings)
-        self.ref = models.parse(settings.model)
+    instead = "use op: open_clip for it"
 
     def needs(self, level: Level) -> set[str]:
         return {"items.captions"}
@@ -71,20 +67,6 @@ class SentenceTransformers(Embedder[SentenceTransformersSettings]):
     def resources(self) -> Resources:
         gpus = models.gpus(self.settings.device)
         return Resources(gpus=gpus, batch_size=8 * self.settings.batch_size, actor=True)
-
-    def revision(self) -> str:
-        found = models.revision(self.ref)
-        self.ref = models.at(self.ref, found)
-        return found
-
-    def check(self) -> Iterable[str]:
-        try:
-            if self.ref.scheme == "open_clip":
-                raise DatagenError(f"model '{self.ref}': use op: open_clip for it")
-            self.revision()
-            models.check_choices(self.settings.device, self.settings.precision)
-        except DatagenError as error:
-            yield str(error)
 
     def open(self, context: Context) -> None:
         chosen = self.settings

@@ -7,20 +7,18 @@ one of DINO beside CLIP's. DINO: Caron et al. 2021 (arXiv:2104.14294); DINOv2: O
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pyarrow as pa
 from pydantic import Field
 
 from datagen import clip, faults, models, preprocess, vision
 from datagen.embed import _rows
-from datagen.errors import DatagenError
+from datagen.pinned import ModelChoice, Pinned
 from datagen.preprocess import Geometry
 from datagen.schema import Level
-from datagen.step import Context, Embedder, Resources, Settings
+from datagen.step import Context, Embedder, Resources
 
 
-class VisionSettings(Settings):
+class VisionSettings(ModelChoice):
     """space: name of the space.
 
     model: ``hf:org/name``, or a folder of transformers with a ``preprocessor_config.json``. token:
@@ -32,15 +30,12 @@ class VisionSettings(Settings):
     """
 
     space: str
-    model: str
     token: vision.Token = "cls"
     frames: preprocess.Frames = 8
-    device: str = "auto"
-    precision: str = "auto"
     batch_size: int = Field(64, ge=1)
 
 
-class Vision(Embedder[VisionSettings]):
+class Vision(Pinned[VisionSettings], Embedder[VisionSettings]):
     """One vector per image or clip, of length 1, rounded to half precision.
 
     Pictures are resized and cut as the model's ``preprocessor_config.json`` says (by Pillow, as
@@ -49,10 +44,10 @@ class Vision(Embedder[VisionSettings]):
 
     Settings = VisionSettings
     requires = (("torch", "models"), ("transformers", "models"))
+    instead = "use op: open_clip for it"
 
     def __init__(self, settings: VisionSettings) -> None:
         super().__init__(settings)
-        self.ref = models.parse(settings.model)
         self._geometry: Geometry | None = None
 
     def needs(self, level: Level) -> set[str]:
@@ -66,20 +61,8 @@ class Vision(Embedder[VisionSettings]):
         rows = max(1, min(4 * self.settings.batch_size, clip.FRAMES // frames))
         return Resources(gpus=models.gpus(self.settings.device), batch_size=rows, actor=True)
 
-    def revision(self) -> str:
-        found = models.revision(self.ref)
-        self.ref = models.at(self.ref, found)
-        return found
-
-    def check(self) -> Iterable[str]:
-        try:
-            if self.ref.scheme == "open_clip":
-                raise DatagenError(f"model '{self.ref}': use op: open_clip for it")
-            self.revision()
-            models.check_choices(self.settings.device, self.settings.precision)
-            _ = self.geometry
-        except DatagenError as error:
-            yield str(error)
+    def look(self) -> None:
+        _ = self.geometry
 
     @property
     def geometry(self) -> Geometry:
