@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from whole_runs import check_files_are_whole, command, datagen, recipe, shard_hashes
 
-KILLS = 30
+KILLS = 12
 STEPS = ("source", "CaptionLength", "embed", "pair", "similarity", "text", "duplicates")
 STEPS += ("negatives", "split", "shards", "end", "report")
 
@@ -43,7 +43,7 @@ def kill_at(run, out, step, delay):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_thirty_moments_resumes_to_the_same_shards(tmp_path):
+def test_a_run_killed_at_any_moment_resumes_to_the_same_shards(tmp_path):
     path = recipe(tmp_path)
     datagen("run", path, "--out", tmp_path / "calm", "--cpus", 2)
     expected = shard_hashes(tmp_path / "calm")
