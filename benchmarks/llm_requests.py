@@ -4,18 +4,21 @@
         [--rounds 3] [--peer PYTHON]
 
 The server, in a process of its own, answers every request after a fixed time, and tells how long
-it took from the first request to the last answer: start-up counts for nobody. The step is a run of
-its own (`datagen run` in a process, with Ray), which renders prompts, keeps every answer on disk
-and checks it. Bare is an aiohttp client in a process that posts the very same bodies, made before,
-with as many requests at once, and looks at nothing. ``--peer`` names an interpreter that has
-``openai`` (its asynchronous client, under a semaphore) or ``distilabel`` (a pipeline of
-TextGeneration); what it lacks is left out.
+it took from the first request to the last answer: start-up counts for nobody. It also tells how
+many requests were open at once, and whether the messages were those of the others. The step is a
+run of its own (`datagen run` in a process, with Ray), which renders prompts, keeps every answer on
+disk and checks it. Bare is an aiohttp client in a process that posts the very same bodies, made
+before, with as many requests at once, and looks at nothing. ``--peer`` names an interpreter that
+has ``openai`` (its asynchronous client, under a semaphore) or ``distilabel[openai]`` (a pipeline of
+ChatGeneration, whose batches are as large as the number of requests at once: its client sends a
+batch at a time); what it lacks is left out. Contenders take turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import statistics
@@ -31,8 +34,45 @@ from typing import Any
 ANSWER = json.dumps({"modifications": ["make it blue", "a blue one"]})
 
 
+class Seen:
+    """The requests of one client."""
+
+    def __init__(self) -> None:
+        self.first = self.last = self.at = self.area = 0.0
+        self.open = self.most = self.count = 0
+        self.bodies: list[bytes] = []
+
+    def opened(self) -> None:
+        self._changed(1)
+        self.first = self.first or self.at
+
+    def answered(self) -> None:
+        self._changed(-1)
+        self.last = self.at
+        self.count += 1
+
+    def _changed(self, by: int) -> None:
+        now = time.monotonic()
+        self.area += self.open * (now - self.at)
+        self.at = now
+        self.open += by
+        self.most = max(self.most, self.open)
+
+    def told(self) -> dict[str, Any]:
+        """Requests, seconds, how many were open at most and in the mean, what they said."""
+        said = sorted(json.dumps(json.loads(body)["messages"]) for body in self.bodies)
+        seconds = self.last - self.first
+        return {
+            "count": self.count,
+            "seconds": seconds,
+            "most": self.most,
+            "mean": self.area / seconds,
+            "messages": hashlib.sha256("\n".join(said).encode()).hexdigest(),
+        }
+
+
 def serve(latency: float) -> None:
-    """Answer on a free port until killed; GET /seconds tells of the requests since the last."""
+    """Answer on a free port until killed; GET /seen tells of the requests since the last."""
     from aiohttp import web
 
     body = json.dumps(
@@ -51,20 +91,19 @@ def serve(latency: float) -> None:
             "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
         }
     ).encode()
-    seen = {"first": 0.0, "last": 0.0, "count": 0}
+    seen = Seen()
 
     async def answer(request: web.Request) -> web.Response:
-        seen["first"] = seen["first"] or time.monotonic()
-        await request.read()
+        seen.opened()
+        seen.bodies.append(await request.read())
         await asyncio.sleep(latency)
-        seen["last"] = time.monotonic()
-        seen["count"] += 1
+        seen.answered()
         return web.Response(body=body, content_type="application/json")
 
-    async def seconds(request: web.Request) -> web.Response:
-        told = {"count": seen["count"], "seconds": seen["last"] - seen["first"]}
-        seen.update(first=0.0, last=0.0, count=0)
-        return web.json_response(told)
+    async def told(request: web.Request) -> web.Response:
+        nonlocal seen
+        last, seen = seen, Seen()
+        return web.json_response(last.told())
 
     async def models(request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "tiny"}]})
@@ -73,7 +112,7 @@ def serve(latency: float) -> None:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_post("/v1/chat/completions", answer)
         app.router.add_get("/v1/models", models)
-        app.router.add_get("/seconds", seconds)
+        app.router.add_get("/seen", told)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
@@ -128,7 +167,7 @@ def by_openai(url: str, folder: str, concurrency: int) -> None:
 
 
 def by_distilabel(url: str, folder: str, concurrency: int) -> None:
-    """A pipeline of one step; a batch holds as many rows as there are requests at once."""
+    """A pipeline of ChatGeneration; a batch holds as many rows as there are requests at once."""
     from distilabel.models import OpenAILLM
     from distilabel.pipeline import Pipeline
     from distilabel.steps import LoadDataFromDicts
@@ -144,7 +183,8 @@ def by_distilabel(url: str, folder: str, concurrency: int) -> None:
             generation_kwargs={"max_new_tokens": 512, "temperature": 0.7},
         )
         load >> ChatGeneration(llm=llm, input_batch_size=concurrency)
-    pipeline.run(use_cache=False)
+    made = pipeline.run(use_cache=False)["default"]["train"]
+    assert made["generation"] == [ANSWER] * len(rows)
 
 
 def step(url: str, folder: str, concurrency: int) -> None:
@@ -207,18 +247,50 @@ def server(latency: float) -> Iterator[str]:
         process.wait()
 
 
-def rate(python: str, client: str, url: str, folder: str, concurrency: int, pairs: int) -> float:
-    """Requests a second, as the server saw them; 0 where the client is not installed there."""
+def seen_of(
+    python: str, client: str, url: str, folder: str, concurrency: int
+) -> dict[str, Any] | None:
+    """What the server saw of a client; None where it is not installed there."""
     line = [python, __file__, "--client", client, url, folder, str(concurrency)]
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
-        if "ModuleNotFoundError" in done.stderr:
-            return 0.0
+        if f"No module named '{client}'" in done.stderr:
+            return None
         raise SystemExit(f"{client}: {done.stderr[-2000:]}")
-    with urllib.request.urlopen(f"{url}/seconds") as reply:
-        told = json.load(reply)
-    assert told["count"] == pairs, (client, told)
-    return pairs / float(told["seconds"])
+    with urllib.request.urlopen(f"{url}/seen") as reply:
+        told: dict[str, Any] = json.load(reply)
+    return told
+
+
+def spread(values: list[float], form: str) -> str:
+    """The median, the least and the most."""
+    least, most = (format(one, form) for one in (min(values), max(values)))
+    return f"{statistics.median(values):{form}} ({least} to {most})"
+
+
+def compare(chosen: argparse.Namespace, url: str, folder: str, concurrency: int) -> None:
+    """Print a row for every client that is installed."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CLIENTS}
+    for _ in range(chosen.rounds):
+        for name in CLIENTS:
+            python = sys.executable if name in ("bare", "step") else chosen.peer
+            told = seen_of(python, name, url, folder, concurrency)
+            if told is not None:
+                found[name].append(told | {"rate": told["count"] / told["seconds"]})
+    bare = found["bare"]
+    for name, rounds in found.items():
+        for told in rounds:
+            for what in ("count", "messages"):
+                assert told[what] == bare[0][what], (name, told, bare[0])
+            assert told["most"] <= concurrency, (name, told)
+        if not rounds:
+            continue
+        rates = spread([one["rate"] for one in rounds], ",.0f")
+        mean = statistics.median(one["mean"] for one in rounds)
+        most = max(one["most"] for one in rounds)
+        ratios = [one["rate"] / other["rate"] for one, other in zip(rounds, bare, strict=True)]
+        cells = [concurrency, name, rates, f"{mean:.0f}", most, spread(ratios, ".2f")]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 def main() -> None:
@@ -237,23 +309,12 @@ def main() -> None:
     if chosen.client:
         name, url, folder, concurrency = chosen.client
         return CLIENTS[name](url, folder, int(concurrency))
-    print(f"| requests at once | {' | '.join(f'{name}, 1/s' for name in CLIENTS)} | step / bare |")
-    print("|---" * (len(CLIENTS) + 2) + "|")
+    print("| requests at once | client | 1/s | open, mean | open, most | of bare |")
+    print("|---:|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder, server(chosen.latency) as url:
         collection(folder, chosen.pairs)
         for concurrency in chosen.concurrency:
-            found: dict[str, list[float]] = {name: [] for name in CLIENTS}
-            for _ in range(chosen.rounds):
-                for name in CLIENTS:
-                    python = sys.executable if name in ("bare", "step") else chosen.peer
-                    given = (python, name, url, folder, concurrency, chosen.pairs)
-                    found[name].append(rate(*given))
-            ratios = [a / b for a, b in zip(found["step"], found["bare"], strict=True)]
-            cells = [f"{statistics.median(of):,.0f}" for of in found.values()]
-            cells = [cell if cell != "0" else "–" for cell in cells]
-            spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
-            told = f"{statistics.median(ratios):.2f} ({spread})"
-            print(f"| {concurrency} | {' | '.join(cells)} | {told} |", flush=True)
+            compare(chosen, url, folder, concurrency)
 
 
 if __name__ == "__main__":
