@@ -30,7 +30,7 @@ def search_command(
 
     from datagen.errors import DatagenError
     from datagen.search import page
-    from datagen.search.gallery import embedded, listed, nearest
+    from datagen.search.gallery import References, embedded, listed, nearest
     from datagen.training import retriever
 
     text = (text or "").strip() or None
@@ -50,12 +50,13 @@ def search_command(
         mark = f"{_revision(model)} {getattr(found, 'choice', None)}"
         items, vectors, lost = embedded(found, items, mark, say)
         (query,) = found.queries([[one.place for one in asked]], [text])
-    own = {one.place[name] for one in asked for name in ("path", "sha256")}
-    rows = [
-        (row, score)
-        for row, score in nearest(query, vectors, len(items))
-        if own.isdisjoint((items[row].place["path"], items[row].place["sha256"]))
-    ][:top]
+    own = References([one.place for one in asked])
+    rows: list[tuple[int, float]] = []
+    for row, score in nearest(query, vectors, len(items)):
+        if len(rows) == top:
+            break
+        if not own.holds(items[row].place):
+            rows.append((row, score))
     shown = [page.Shown(items[row], rank, score) for rank, (row, score) in enumerate(rows, 1)]
     page.write(out, asked, text, shown, f"{model} in {gallery}, {len(items):,} items")
     _show(console, shown)

@@ -100,6 +100,23 @@ def place_of(path: str) -> dict[str, Any] | None:
     }
 
 
+class References:
+    """What was asked with: no answer is the same bytes, whatever its file is called.
+
+    given: schema.MEDIA of whole files, with their ``sha256``.
+    """
+
+    def __init__(self, given: Sequence[Mapping[str, Any]]) -> None:
+        self._hashes = {one["sha256"] for one in given}
+        self._sizes = {one["size"] for one in given}
+
+    def holds(self, place: Mapping[str, Any]) -> bool:
+        """Whether a medium of the gallery is one of them; files of their size are read."""
+        if place["size"] not in self._sizes:
+            return False
+        return (place["sha256"] or store.file_hash(place["path"])) in self._hashes
+
+
 def embedded(
     retriever: Retriever, items: Sequence[Item], model: str, say: Say
 ) -> tuple[list[Item], Array, dict[str, str]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
+import tarfile
+import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="needs datagen[models]")
 
@@ -90,16 +95,54 @@ def test_what_a_page_is_told_runs_nothing(photos: Path, tmp_path: Path) -> None:
     assert "default-src 'none'" in html.unescape(text)
 
 
-def test_the_command_finds_the_picture_itself(photos: Path, tmp_path: Path) -> None:
-    """A copy of the reference stands first; the reference's own file is no answer."""
-    (photos / "copy.jpg").write_bytes((photos / "2.jpg").read_bytes())
+def found(given: list[str], out: Path) -> list[tuple[str, float]]:
+    """Names and scores that the command tells, best first."""
     cli._mount()
-    out = tmp_path / "found.html"
-    given = ["search", "bundled:tinyclip", "--image", str(photos / "2.jpg"), "--device", "cpu",
-             "--gallery", str(photos), "--out", str(out), "--top", "3"]  # fmt: skip
-    done = CliRunner().invoke(cli.app, given)
+    done = CliRunner().invoke(
+        cli.app, ["search", "bundled:tinyclip", *given, "--device", "cpu", "--out", str(out)]
+    )
     assert done.exit_code == 0, done.output
-    first = next(line for line in done.output.splitlines() if line.strip().startswith("1 "))
-    assert "copy.jpg" in first
-    assert "1.000" in first
+    lines = [line.split() for line in done.output.splitlines()]
+    return [(line[2], float(line[1])) for line in lines if line and line[0].isdigit()]
+
+
+def test_a_reference_is_no_answer_and_its_pixels_are_the_first(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Of a folder: not the file itself and no copy of it; the same pixels as PNG stand first."""
+    (photos / "copy.jpg").write_bytes((photos / "2.jpg").read_bytes())
+    Image.open(photos / "2.jpg").save(photos / "same.png")
+    out = tmp_path / "found.html"
+    given = ["--image", str(photos / "2.jpg"), "--gallery", str(photos), "--top", "3"]
+    answers = found(given, out)
+    assert answers[0] == ("same.png", 1.0)
+    assert len(answers) == 3
+    assert not {"2.jpg", "copy.jpg"} & {name for name, _ in answers}
     assert out.read_text().count("<figure>") == 4
+
+
+def test_a_reference_is_no_answer_of_a_run_that_holds_its_bytes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items that lie in a tar, a copy of the reference among them: known by its SHA-256 alone."""
+    tar = tmp_path / "media.tar"
+    with tarfile.open(tar, "w") as file:
+        for path in sorted(photos.rglob("*.jpg")):
+            file.add(path, path.name)
+    rows = []
+    with tarfile.open(tar) as file:
+        for member in file.getmembers():
+            data = file.extractfile(member).read()  # type: ignore[union-attr]
+            place = {
+                "path": str(tar), "offset": member.offset_data, "size": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(), "modality": "image", "format": "jpeg",
+            }  # fmt: skip
+            rows.append({"id": member.name, "media": place, "captions": [member.name]})
+    (tmp_path / "run.json").write_text("{}")
+    run = types.SimpleNamespace(items=lambda: pa.Table.from_pylist(rows))
+    monkeypatch.setattr(gallery.datagen, "load", lambda out: run)
+    elsewhere = tmp_path / "elsewhere.jpg"
+    elsewhere.write_bytes((photos / "2.jpg").read_bytes())
+    given = ["--image", str(elsewhere), "--gallery", str(tmp_path), "--text", "other"]
+    names = [name for name, _ in found(given, tmp_path / "found.html")]
+    assert sorted([*names, "2.jpg"]) == sorted(row["id"] for row in rows)
