@@ -159,3 +159,16 @@ def _fault(name: str, wants: Resources, nodes: Sequence[Node]) -> str:
 def _amount(count: float, unit: str) -> str:
     plural = "s" if unit != "GB" and count != 1 else ""
     return f"{count:g} {unit}{plural}"
+
+
+def share(nodes: Iterable[Node], workers: int, gpu: bool) -> int:
+    """The most CPUs that each of ``workers`` processes can have, with a GPU each where ``gpu``;
+    0 where there is no room for so many.
+    """
+    found = list(nodes)
+    for cpus in range(int(max((node.cpus for node in found), default=0)), 0, -1):
+        room = (int(node.cpus // cpus) for node in found)
+        most = (int(node.gpus) if gpu else workers for node in found)
+        if sum(map(min, room, most)) >= workers:
+            return cpus
+    return 0

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from datagen import store
 from datagen.cluster.connect import connect
+from datagen.cluster.resources import share
 from datagen.errors import DatagenError
 from datagen.training import logs, loop
 from datagen.training.across import PATIENCE
@@ -25,7 +28,9 @@ from datagen.training.settings import TrainSettings, checked
 #: How often processes that died are started again.
 FAILURES = 3
 #: Seconds between two looks at what the first process has written.
-_LOOK = 2.0
+_LOOK = 1.0
+#: Where Ray Train looks whether all machines see the same folder; gone at the end.
+_STORAGE = "ray"
 
 
 def train(
@@ -40,68 +45,127 @@ def train(
 
     Each has a batch of its own size and all others' negatives. Raises DatagenError.
     """
-    out = os.path.abspath(out)
-    places = [os.path.abspath(one) if store.is_local(one) else one for one in sources]
+    if not store.is_local(out):
+        raise DatagenError(f"--out {out}: a folder expected that every machine of the cluster sees")
+    out = _absolute(out)
+    places = [_absolute(one) if store.is_local(one) else one for one in sources]
+    logs.check(settings.logs)
     store.make_folder(out)
     done = loop.finished(out, settings, named(list(places)))
     if done is not None:
         return done
     for place in places:
-        # Here, where an error is a line, and not in every process three times.
+        # Here, where an error is a line, and not in every process.
         collect(place, verify=settings.loader.verify, mismatch=settings.loader.mismatch)
     with connect(address) as cluster:
-        gpu = cluster.gpus >= 1 and settings.device != "cpu"
-        there = cluster.gpus if gpu else cluster.cpus
-        if there < workers:
+        gpu = settings.device != "cpu" and (settings.device != "auto" or cluster.gpus >= 1)
+        cpus = share(cluster.nodes, workers, gpu)
+        if not cpus:
+            have = cluster.gpus if gpu else cluster.cpus
+            mend = "choose fewer" if have >= 1 else "add device=cpu"
             raise DatagenError(
-                f"--workers {workers}: the cluster has {there:g} {'GPUs' if gpu else 'CPUs'}; "
-                "choose fewer"
+                f"--workers {workers}: each takes a {'GPU and a ' if gpu else ''}CPU, and Ray has "
+                f"{have:g} {'GPUs' if gpu else 'CPUs'} for them; {mend}"
             )
-        config = {"sources": places, "out": out, "settings": settings.model_dump(mode="json")}
+        config = {
+            "sources": places,
+            "out": out,
+            "settings": settings.model_dump(mode="json"),
+            "here": os.getcwd(),
+        }
         with _followed(out, say):
-            _fit(config, workers, gpu, max(1, int((cluster.cpus - 1) // workers)))
+            lost = _fit(config, workers, {"CPU": cpus, **({"GPU": 1} if gpu else {})})
+    shutil.rmtree(os.path.join(out, _STORAGE), ignore_errors=True)
     done = loop.finished(out, settings, named(list(places)))
     if done is None:
         raise DatagenError(f"{out}: the training ended without a retriever; run it again")
-    return done
+    notes = [f"processes were started again: {reason}" for reason in lost]
+    return replace(done, before=False, notes=(*done.notes, *notes))
 
 
-def _fit(config: dict[str, Any], workers: int, gpu: bool, cpus: int) -> None:
+def _fit(config: dict[str, Any], workers: int, resources: dict[str, float]) -> list[str]:
+    """Train to the end; why processes had to be started again, one for each time."""
+    from ray.train import WorkerGroupError
+
+    lost: list[str] = []
+    while True:
+        error = _attempt(config, workers, resources)
+        if error is None:
+            return lost
+        failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+        for one in failures.values():
+            # Would be raised anew by every attempt.
+            if isinstance(one, DatagenError):
+                raise DatagenError(str(one)) from error
+        reason = _reason(error, failures)
+        if len(lost) == FAILURES or not failures:
+            raise DatagenError(f"the training failed: {reason}") from error
+        lost.append(reason)
+
+
+def _attempt(config: dict[str, Any], workers: int, resources: dict[str, float]) -> Exception | None:
+    """Train until all processes are done, or one fails; what it raised."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    resources = {"CPU": cpus, **({"GPU": 1} if gpu else {})}
     trainer = TorchTrainer(
         _worker,
         train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpu, resources_per_worker=resources
+            num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
         ),
         torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
         run_config=RunConfig(
-            storage_path=os.path.join(config["out"], "ray"),
-            failure_config=FailureConfig(max_failures=FAILURES),
+            storage_path=os.path.join(config["out"], _STORAGE),
+            failure_config=FailureConfig(max_failures=0),
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        raise DatagenError(f"the training failed: {_reason(str(error))}") from error
+    raised: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            raised.append(error)
+
+    # In a thread: in the main one, Ray takes Ctrl-C for itself and ends the process with 0.
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK)
+    return raised[0] if raised else None
 
 
 def _worker(config: Mapping[str, Any]) -> None:
     """One process of the training."""
     from datagen import models
 
+    # Settings name folders as seen from where the command was given.
+    with contextlib.suppress(OSError):
+        os.chdir(config["here"])
     models.prepare()
     loop.train(config["sources"], config["out"], checked(config["settings"]))
 
 
-def _reason(text: str) -> str:
-    """The line of a worker's traceback that says what was wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("datagen.errors.")]
-    return (own or lines or ["no reason is known"])[-1].rpartition("Error: ")[2][:300]
+def _reason(error: Exception, failures: Mapping[int, Exception]) -> str:
+    """One line of what went wrong: of a process that died, before those that missed it."""
+    from ray.exceptions import RayActorError
+
+    for rank, one in sorted(failures.items()):
+        found = getattr(one, "health_check_failure", one)
+        if isinstance(found, RayActorError):
+            return f"process {rank} died ({_first(str(found))})"
+    for rank, one in sorted(failures.items()):
+        return f"process {rank}: {type(one).__name__}: {_first(str(one))}"
+    return _first(str(getattr(error, "controller_failure", error)))
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(store.local_path(path))
+
+
+def _first(text: str) -> str:
+    return " ".join(text.split())[:300] or "no reason is known"
 
 
 @contextlib.contextmanager

@@ -45,6 +45,8 @@ def train_command(
         raise DatagenError("--out: name the folder of the retriever, for example --out models/mine")
     if not runs:
         raise DatagenError("name a run to train on, for example: datagen train runs/demo --out …")
+    if address and not workers:
+        raise DatagenError(f"--address {address}: say how many processes too, with --workers N")
     try:
         done = _trained(err, runs, out, recipe, overrides, workers, address, quiet)
     except KeyboardInterrupt:
