@@ -49,7 +49,7 @@ def of_settings(place: str, error: ValidationError, data: Any, known: Iterable[s
             tag, valid = str(about["discriminator"]).strip("'"), about.get("expected_tags")
             way = f"no '{about['tag']}'; valid: {valid}" if valid else "must be given"
             lines.append(f"{where}.{tag}: {way}")
-        elif kind == "missing":
+        elif kind == "missing" and not isinstance((problem["loc"] or [""])[-1], int):
             lines.append(f"{where}: must be given")
         elif kind == "too_short" and len(given) >= problem["ctx"]["min_length"]:
             # Said of a list whose elements are wrong, which is told of each of them.
@@ -57,10 +57,13 @@ def of_settings(place: str, error: ValidationError, data: Any, known: Iterable[s
         else:
             message = problem["msg"].removeprefix("Value error, ")
             said = "a list expected" if kind in ("tuple_type", "list_type") else message
+            said = "too few values" if kind == "missing" else said
             told, _ = wrong.setdefault(where, ([], given))
             told.append(said)
     for where, (told, given) in wrong.items():
         found = ", {!r} found" if told == ["a list expected"] else " (found {!r})"
+        # Of settings that do not fit together, the message names those that matter.
+        found = "" if where == place and isinstance(given, Mapping) else found
         lines.append(f"{where}: {' or '.join(dict.fromkeys(told))}{found.format(given)}")
     return lines
 

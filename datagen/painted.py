@@ -5,7 +5,7 @@ is journalled: the journal then holds all samples of a row or none, and their by
 When every row has its answer, the driver cuts the new pictures, in the order of their rows, into
 shards: ``media/STEP/000000.tar`` and so on, each picture with a JSON of what it was painted by,
 and ``index.parquet``, written last. Neither workers nor kills show in a byte of them. A picture
-that stands in the index is not packed again.
+that stands in the index is not packed again, unless its shard is gone.
 """
 
 from __future__ import annotations
@@ -128,9 +128,7 @@ def settled(
     Raises DatagenError where a picture is in neither place, or damaged.
     """
     index_path = store.join(folder, INDEX)
-    index = INDEX_SCHEMA.empty_table()
-    if store.exists(index_path):
-        index = store.read_table(index_path)
+    index, lost = _standing(folder)
     known = set(index["sha256"].to_pylist())
     new = _new(answered, staged, known, folder)
     if new:
@@ -142,10 +140,34 @@ def settled(
         lists = parallel(functools.partial(_packed, told=dict(told)), jobs)
         rows = [row for some in lists for row in some]
         index = pa.concat_tables([index, pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)])
+    if new or lost:
         store.write_table(index_path, index.combine_chunks())
     answered = _replaced(answered, index, folder)
     store.remove(staged)
     return answered
+
+
+def intact(folder: str) -> bool:
+    """Whether ``folder`` has its index, and all shards that it names in full length."""
+    return store.exists(store.join(folder, INDEX)) and not _standing(folder)[1]
+
+
+def _standing(folder: str) -> tuple[pa.Table, set[str]]:
+    """The index of ``folder`` without shards that are gone or cut short, and the names of those."""
+    path = store.join(folder, INDEX)
+    if not store.exists(path):
+        return INDEX_SCHEMA.empty_table(), set()
+    index = store.read_table(path)
+    ends = pa.table([index["file"], pc.add(index["offset"], index["size"])], ["file", "end"])
+    shards = ends.group_by("file").aggregate([("end", "max")]).to_pylist()
+    there = set(store.names(folder))
+    lost = {
+        one["file"]
+        for one in shards
+        if one["file"] not in there or store.size(store.join(folder, one["file"])) < one["end_max"]
+    }
+    gone = pc.is_in(index["file"], value_set=pa.array(sorted(lost), pa.string()))
+    return index.filter(pc.invert(gone)), lost
 
 
 def _new(answered: pa.Table, staged: str, known: set[str], folder: str) -> list[_Entry]:
@@ -221,7 +243,7 @@ def _staged(entry: _Entry) -> bytes:
     try:
         data = store.read_bytes(entry.path, entry.offset, entry.size)
     except OSError as error:
-        raise DatagenError(_lost(entry, str(error))) from error
+        raise DatagenError(_lost(entry, error.strerror or str(error))) from error
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise DatagenError(_lost(entry, "other bytes than were painted"))
     return data
@@ -230,8 +252,8 @@ def _staged(entry: _Entry) -> bytes:
 def _lost(entry: _Entry, why: str) -> str:
     step = entry.path.rsplit("/", 2)[0]
     return (
-        f"{entry.path}: the picture of row {entry.unit} cannot be read ({why}); remove {step} and "
-        "run the same command again to paint anew"
+        f"{entry.path}: the picture of row {entry.unit} cannot be read ({why}), and no shard under "
+        f"media/ has it; remove {step} and run the same command again to paint anew"
     )
 
 

@@ -111,12 +111,14 @@ class Loaded:
         self.settings = settings
         self.kind = kind
         self.parameters = parameters
-        #: Whether several pictures are painted in one call.
-        #: Whether it does so at least for those of one size, such as samples of one row.
-        self.alike = able(type(pipeline).__name__, told) and (
-            # A U-Net that is told its guidance is told one for all pictures.
-            getattr(_config(pipeline), "time_cond_proj_dim", None) is None
-        )
+        name = type(pipeline).__name__
+        # A U-Net that is told its guidance is told one for all pictures.
+        one = getattr(_config(pipeline), "time_cond_proj_dim", None) is not None
+        self._guided = name in GUIDED and not one
+        self._most = {word: value[1] for word, value in told.items() if isinstance(value, tuple)}
+        #: Whether pictures of one size, such as samples of one row, are painted in one call.
+        self.alike = able(name, told) and not one
+        #: Whether those of all rows are.
         self.together = self.alike and one_size(settings, kind)
 
     def __call__(self, calls: Sequence[Call]) -> list[Picture]:
@@ -152,9 +154,15 @@ class Loaded:
             # FLUX.1 Kontext would make a megapixel of every picture.
             out["max_area"] = size[0] * size[1]
         for word in call.drawn:
-            each = [one.drawn[word] for one in calls]
-            out[argument(word, known)] = each[0] if len({*each}) == 1 else EachGuidance(each)
+            out[argument(word, known)] = self._drawn(word, [one.drawn[word] for one in calls])
         return out | dict(settings.arguments)
+
+    def _drawn(self, word: str, each: Sequence[float]) -> float:
+        """What a pipeline is told of the numbers that the pictures of a call have drawn."""
+        most = self._most.get(word) if self._guided and word in _GUIDANCES else None
+        if most is not None:
+            return EachGuidance(each, most)
+        return each[0] if len({*each}) == 1 else EachGuidance(each)
 
     def _several(self, calls: Sequence[Call]) -> dict[str, Any]:
         out: dict[str, Any] = {
@@ -247,7 +255,8 @@ def _no_step(
 ) -> Iterator[str]:
     """A strength so small that none of the steps is left."""
     steps = settings.steps or parameters.get("num_inference_steps")
-    strength = told.get("strength") or parameters.get("strength")
+    strength = told.get("strength")
+    strength = parameters.get("strength") if strength is None else strength
     low = strength[0] if isinstance(strength, tuple) else strength
     if isinstance(low, float) and isinstance(steps, int) and int(low * steps) < 1:
         yield f"has no step left: {steps} steps at a strength of {low:g}; raise one of them"

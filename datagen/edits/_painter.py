@@ -10,32 +10,30 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 from pydantic import Field, model_validator
 
-from datagen import models, schema
+from datagen import clip, models, schema, store
 from datagen.edits import _references
 from datagen.edits._best import SCORES, Best, KeepSettings
 from datagen.edits._lines import ANSWER, line
+from datagen.edits._samples import (
+    Array,
+    Painted,
+    Sample,
+    as_image,
+    caption_of,
+    drawn,
+    fault_of,
+    new_member,
+)
 from datagen.errors import DatagenError
-from datagen.ingest import clean_caption
-from datagen.painted import Format, Stage
+from datagen.painted import Format, Stage, intact
 from datagen.schema import Level
 from datagen.step import Context, Resources, RowOperator, Settings
-
-Array = np.ndarray[Any, Any]
-#: A number, or the ends of a range that every sample draws its own number from.
-Range = float | tuple[float, float]
-Guidance = Annotated[Range, Field(union_mode="left_to_right")]
-#: Below this spread of its values (0 to 1) a picture shows nothing.
-_FLAT = 1e-3
-#: Digits of a number that is drawn.
-_DIGITS = 4
 
 
 class PaintSettings(Settings):
@@ -59,36 +57,6 @@ class PaintSettings(Settings):
                 f"keep.count ({self.keep.count}) is more than samples ({self.samples})"
             )
         return self
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture, or pair of pictures, to be painted.
-
-    row: the columns that the operator reads, and ``picture``, the decoded reference, where it
-    ``reads_picture``; number: of this row, from 0; seed: 0 to 2^63 - 1; drawn: a number for each
-    of the operator's ``ranges``.
-    """
-
-    row: Mapping[str, Any]
-    number: int
-    seed: int
-    drawn: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Painted:
-    """What came of a sample: float arrays (height, width, 3), 0 to 1, of what was painted.
-
-    unsafe: what a pipeline's safety checker says; note: more that the sample's record shall tell;
-    fault: rule and detail of a sample that could not be painted.
-    """
-
-    target: Array | None = None
-    reference: Array | None = None
-    unsafe: bool = False
-    note: Mapping[str, Any] = field(default_factory=dict)
-    fault: tuple[str, str] | None = None
 
 
 S = TypeVar("S", bound=PaintSettings)
@@ -199,6 +167,7 @@ class Painter(RowOperator[S], Generic[S]):
             return ()
         try:
             self.best.revision()
+            clip.config(self.best.ref)
             chosen = self.best.settings
             models.check_choices(chosen.device, chosen.precision)
         except DatagenError as error:
@@ -210,6 +179,11 @@ class Painter(RowOperator[S], Generic[S]):
         self.load()
         if self.best is not None:
             self.best.open()
+
+    def still_stands(self, context: Context, notes: Mapping[str, Any]) -> bool:
+        """Whether the pictures that the step has packed are all there."""
+        step = context.staged.rstrip("/").rsplit("/", 2)[-2]
+        return intact(store.join(context.media_dir, step))
 
     def prepare(self, rows: pa.Table) -> pa.Table:
         """Decode the pictures of references, where the operator reads them."""
@@ -244,10 +218,10 @@ class Painter(RowOperator[S], Generic[S]):
         key = ("sample", str(self._context.seed), row["id"], str(number), *attempt)
         seed = int(schema.content_id(*key)[:16], 16) >> 1
         wanted = {name: getattr(self.settings, name) for name in self.ranges}
-        drawn = {
-            name: _drawn(value, (*key, name)) for name, value in wanted.items() if value is not None
+        numbers = {
+            name: drawn(value, (*key, name)) for name, value in wanted.items() if value is not None
         }
-        return Sample(row, number, seed, drawn)
+        return Sample(row, number, seed, numbers)
 
     def _painted(self, samples: Sequence[Sample]) -> list[Painted]:
         """What comes of ``samples``, those of a row one after another."""
@@ -295,7 +269,7 @@ class Painter(RowOperator[S], Generic[S]):
         lines: list[dict[str, Any]] = []
         good: list[tuple[Sample, Painted]] = []
         for sample, one in zip(samples, painted, strict=True):
-            if fault := one.fault or _fault(one):
+            if fault := one.fault or fault_of(one):
                 rule, detail = fault
                 detail = f"sample {sample.number}, seed {sample.seed}: {detail}"
                 lines.append(line(sample.row["id"], schema.FAILED, rule, detail))
@@ -352,49 +326,6 @@ class Painter(RowOperator[S], Generic[S]):
             elif side == "targets" and side not in sample.row:
                 out[side] = [schema.member(sample.row)]
         return out | {f"score_edit_{name}": value for name, value in scores.items()}
-
-
-def _drawn(wanted: Range, key: Sequence[str]) -> float:
-    """A number of a range, by its key."""
-    if not isinstance(wanted, (tuple, list)):
-        return float(wanted)
-    low, high = wanted
-    share: float = int(schema.content_id(*key)[:13], 16) / 16**13
-    return round(low + (high - low) * share, _DIGITS)
-
-
-def caption_of(row: Mapping[str, Any], side: str) -> str | None:
-    """The caption of the first member of a row; of an item its own."""
-    if side in row:
-        members = row[side] or []
-        return (members[0]["caption"] or None) if members else None
-    captions = row.get("captions") or []
-    return clean_caption(captions[0]) or None if captions else None
-
-
-def new_member(media: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
-    """A member that is a new item: it has no id yet."""
-    none = dict.fromkeys(one.name for one in schema.MEMBER)
-    return none | {"media": dict(media), "caption": caption}
-
-
-def as_image(pixels: Array) -> Image.Image:
-    """A picture of floats from 0 to 1."""
-    return Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8), "RGB")
-
-
-def _fault(painted: Painted) -> tuple[str, str] | None:
-    """What is wrong with what was painted."""
-    if painted.unsafe:
-        return "unsafe_picture", "the pipeline's safety checker says so"
-    for side, pixels in (("reference", painted.reference), ("target", painted.target)):
-        if pixels is None:
-            continue
-        if not np.isfinite(pixels).all():
-            return "not_finite", f"the {side} has numbers that are none; try another precision"
-        if pixels.max() < _FLAT * 10 and np.ptp(pixels) < _FLAT * 10:
-            return "black_picture", f"the {side} is black"
-    return None
 
 
 def _out_of_memory(error: BaseException) -> bool:

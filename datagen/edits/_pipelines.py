@@ -394,7 +394,7 @@ def _placed(pipeline: Any, device: str, savings: tuple[str, ...]) -> None:
 
 
 def _size_fault(size: int | tuple[int, int] | None) -> str | None:
-    sides = size if isinstance(size, tuple) else (size or 512,)
+    sides = size if isinstance(size, tuple) else (512 if size is None else size,)
     if all(16 <= side <= 8192 and side % 8 == 0 for side in sides):
         return None
     return f"size: multiples of 8 from 16 to 8192 expected, {size} found"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -9,8 +10,9 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from datagen import models
-from datagen.edits._painter import Painted, Painter, PaintSettings, Sample, caption_of
+from datagen.edits._painter import Painter, PaintSettings
 from datagen.edits._regions import BadBoxes, Region, labelled, told
+from datagen.edits._samples import Painted, Sample, caption_of
 from datagen.schema import Level
 from datagen.step import Resources
 
@@ -81,9 +83,9 @@ class SelfPair(Painter[S], Generic[S]):
     def paint(self, samples: Sequence[Sample]) -> list[Painted]:
         return [self.cut(sample) for sample in samples]
 
+    @abstractmethod
     def cut(self, sample: Sample) -> Painted:
         """What comes of one sample."""
-        raise NotImplementedError
 
     def unfit(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
         if not self.by_boxes:
@@ -110,9 +112,9 @@ class SelfPair(Painter[S], Generic[S]):
         size = row["picture"].size
         return [one for one in self.found(row) if not self.misfit(one, *size)]
 
+    @abstractmethod
     def misfit(self, region: Region, width: int, height: int) -> tuple[str, str] | None:
         """Why a box may not be taken: rule and detail."""
-        raise NotImplementedError
 
     def told(self, caption: str | None, regions: Sequence[Region]) -> list[dict[str, Any]]:
         """What changes within a pair: the text that asks for its target, and where it was cut."""

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import Field, model_validator
 
 from datagen.edits._calls import Call, Kind, Loaded, Picture
-from datagen.edits._painter import Painted, Painter, PaintSettings, Range, Sample, caption_of
+from datagen.edits._painter import Painter, PaintSettings
 from datagen.edits._pipelines import Named, PipelineSettings
+from datagen.edits._samples import Painted, Range, Sample, caption_of
 from datagen.edits._words import Template
+from datagen.errors import DatagenError
 from datagen.schema import Level
 
 #: What a prompt may name, and what a row lacks where it is empty.
@@ -91,8 +93,10 @@ class ToldPainter(Painter[T], Generic[T]):
         yield from super().check()
         faults = list(self.named.faults())
         yield from faults
-        if not faults:
-            _ = self.size
+        try:
+            _ = None if faults else self.size
+        except DatagenError as error:
+            yield str(error)
 
     def load(self) -> None:
         self._loaded = self.named.load()

@@ -23,6 +23,8 @@ class Template:
 
     def __init__(self, text: str, known: Sequence[str]) -> None:
         self.text = text
+        if not text.strip():
+            raise DatagenError("prompt: a text expected, nothing found")
         try:
             asked = meta.find_undeclared_variables(_environment().parse(text))
         except jinja2.TemplateError as error:

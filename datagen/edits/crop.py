@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from datagen.edits._painter import Painted, Sample
 from datagen.edits._regions import Region, block, grown
+from datagen.edits._samples import Painted, Sample
 from datagen.edits._self_pair import (
     Aspects,
     SelfPair,

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from datagen.edits._calls import Call, fitted
-from datagen.edits._painter import Painted, Range, Sample
+from datagen.edits._samples import Painted, Range, Sample
 from datagen.edits._told import ToldPainter, ToldSettings
 from datagen.schema import Level
 

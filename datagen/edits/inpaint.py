@@ -19,8 +19,8 @@ from pydantic import Field, field_validator, model_validator
 from datagen import models
 from datagen.edits import _masks, _segment
 from datagen.edits._calls import Call, Picture, kept_shape
-from datagen.edits._painter import Painted, Range, Sample, caption_of
 from datagen.edits._regions import BadBoxes, Region, covered, labelled
+from datagen.edits._samples import Painted, Range, Sample, caption_of
 from datagen.edits._told import ToldPainter, ToldSettings
 from datagen.errors import DatagenError
 from datagen.schema import Level

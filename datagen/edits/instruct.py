@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from datagen.edits._calls import Call, fitted
-from datagen.edits._painter import Range, Sample
+from datagen.edits._samples import Range, Sample
 from datagen.edits._told import ToldPainter, ToldSettings
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from datagen.edits._painter import Painted, Range, Sample
 from datagen.edits._regions import Region, blocks, covered, hidden, patches
+from datagen.edits._samples import Painted, Range, Sample
 from datagen.edits._self_pair import (
     Aspects,
     SelfPair,

@@ -16,8 +16,9 @@ from pydantic import Field, field_validator, model_validator
 from datagen.edits import _shared_attention as shared
 from datagen.edits._alignment import Alignment, align
 from datagen.edits._calls import Call, Loaded
-from datagen.edits._painter import Painted, Painter, PaintSettings, Range, Sample, caption_of
+from datagen.edits._painter import Painter, PaintSettings
 from datagen.edits._pipelines import Named, PipelineSettings
+from datagen.edits._samples import Painted, Range, Sample, caption_of
 from datagen.errors import DatagenError
 from datagen.schema import Level
 
@@ -140,9 +141,13 @@ class PromptToPrompt(Painter[PromptToPromptSettings]):
         layers = shared.Layers(self.settings.self_blocks, self.settings.self_coarseness)
         with shared.Sharing(self._loaded.pipeline.unet, shares, layers) as sharing:
             found = self._loaded.at_once(calls, callback_on_step_end=sharing.step_end)
+        told = [
+            {"prompts": [one.prompt for one in calls[at : at + 2]]}
+            for at in range(0, len(calls), 2)
+        ]
         return [
-            Painted(target.pixels, reference.pixels, unsafe=reference.unsafe or target.unsafe)
-            for reference, target in zip(found[::2], found[1::2], strict=True)
+            Painted(target.pixels, reference.pixels, reference.unsafe or target.unsafe, note)
+            for reference, target, note in zip(found[::2], found[1::2], told, strict=True)
         ]
 
     def _size(self) -> tuple[int, int] | None:

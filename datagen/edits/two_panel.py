@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from datagen.edits._calls import Call, Picture
-from datagen.edits._painter import Painted, Sample
+from datagen.edits._samples import Painted, Sample
 from datagen.edits._told import ToldPainter, ToldSettings, words
 from datagen.schema import Level
 

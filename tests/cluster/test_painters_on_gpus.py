@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 PAINTER = '''
 import os, time
 import numpy as np
-from datagen.edits._painter import Painted, Painter, PaintSettings
+from datagen.edits._painter import Painter, PaintSettings
+from datagen.edits._samples import Painted
 from datagen.step import Resources
 
 class GpuSettings(PaintSettings):

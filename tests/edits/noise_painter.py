@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datagen.edits._painter import Painted, Painter, PaintSettings, Range, Sample
+from datagen.edits._painter import Painter, PaintSettings
+from datagen.edits._samples import Painted, Range, Sample
 
 
 class NoiseSettings(PaintSettings):

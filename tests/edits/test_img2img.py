@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from painting import answers, member, row, stored, table
 
 from datagen import schema
 from datagen.edits.img2img import Img2img, Img2imgSettings
+from datagen.errors import DatagenError
 
 pytest.importorskip("diffusers", reason="needs datagen[diffusion]")
 import tiny_diffusers
@@ -98,7 +100,27 @@ def test_a_prompt_of_no_words_paints_items_without_captions(model: str, tmp_path
     assert line["targets"][0]["caption"] is None
 
 
-def test_a_strength_that_leaves_no_step_is_an_error(model: str) -> None:
-    settings = Img2imgSettings(model=model, steps=2, strength=(0.2, 0.9))
+@pytest.mark.parametrize(("strength", "told"), [((0.2, 0.9), "0.2"), (0.0, "0;")])
+def test_a_strength_that_leaves_no_step_is_an_error(model: str, strength: Any, told: str) -> None:
+    settings = Img2imgSettings(model=model, steps=2, strength=strength)
     (fault,) = Img2img(settings).check()
-    assert "no step left: 2 steps at a strength of 0.2" in fault
+    assert f"no step left: 2 steps at a strength of {told}" in fault
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"size": 0}, "size: multiples of 8 from 16 to 8192 expected, 0 found"),
+        ({"keep": {"model": "bundled:tinyeditor", "count": 1}}, "keep: .*tinyeditor"),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_first_row(
+    model: str, wrong: dict[str, Any], told: str
+) -> None:
+    (fault,) = Img2img(Img2imgSettings(model=model, **wrong)).check()
+    assert re.search(told, fault)
+
+
+def test_a_prompt_of_blanks_is_none(model: str) -> None:
+    with pytest.raises(DatagenError, match="prompt: a text expected"):
+        Img2img(Img2imgSettings(model=model, prompt="  "))

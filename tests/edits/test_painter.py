@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from datagen import painted, schema, store
+from datagen import media, painted, schema, store
 from datagen.edits._best import Best, KeepSettings
-from datagen.edits._painter import Painted, Painter, PaintSettings, Range, Sample
+from datagen.edits._painter import Painter, PaintSettings
+from datagen.edits._samples import Painted, Range, Sample
 from datagen.errors import DatagenError
 from datagen.step import Context
 
@@ -353,6 +355,34 @@ def test_a_picture_that_is_gone_is_one_line(tmp_path: Path) -> None:
     store.remove(str(tmp_path / "staged"))
     with pytest.raises(DatagenError, match=r"picture of row a cannot be read .*paint anew"):
         settle(tmp_path, table)
+
+
+def test_a_shard_that_is_gone_is_packed_anew_once_its_rows_are_painted_again(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(painted, "SHARD_PICTURES", 3)
+    ids, folder = ("a", "b", "c", "d"), tmp_path / "media/edit"
+    settle(tmp_path, journalled(tmp_path, *ids))
+    first = bytes_of(folder)
+    assert painted.intact(str(folder))
+    # The last shard stays, so what was in another one is packed under a number of its own.
+    for name, left in (("000001.tar", 0), ("000003.tar", 2000)):
+        if left:
+            os.truncate(folder / name, left)
+        else:
+            (folder / name).unlink()
+        assert not painted.intact(str(folder))
+        table = journalled(tmp_path, *ids)
+        store.remove(str(tmp_path / "staged"))
+        with pytest.raises(DatagenError, match=r"no shard under media/ has it; remove .* and run"):
+            settle(tmp_path, table)
+        again = settle(tmp_path, journalled(tmp_path, *ids))
+        assert painted.intact(str(folder))
+        for row in again.to_pylist():
+            for side in ("references", "targets"):
+                assert media.read(row[side][0]["media"])
+        assert bytes_of(folder)["000002.tar"] == first["000002.tar"]
+    assert not painted.intact(str(tmp_path / "media/none"))
 
 
 def test_a_picture_that_is_damaged_is_one_line(tmp_path: Path) -> None:

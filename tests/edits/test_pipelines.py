@@ -192,6 +192,16 @@ def test_each_picture_of_a_call_has_its_own_guidance(tiny: Any, index: str, kind
     assert np.abs(swapped - beside[0]).max() > SEEN
 
 
+def test_a_guidance_that_is_none_is_the_same_beside_others(tiny: Any) -> None:
+    told: dict[str, Told] = {"guidance": (0.0, 9.0), "image_guidance": (0.5, 2.0)}
+    reference = tiny("StableDiffusionInstructPix2PixPipeline")
+    pipeline = load(settings(reference), "instruct", told)
+    for low in ({"guidance": 0.5, "image_guidance": 1.5}, {"guidance": 8.0, "image_guidance": 0.6}):
+        own, other = call(1, "instruct", **low), call(2, "instruct", guidance=8, image_guidance=1.5)
+        alone, beside = pipeline([own])[0].pixels, pipeline([own, other])[0].pixels
+        np.testing.assert_allclose(beside, alone, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("index", "kind", "more", "told"),
     [

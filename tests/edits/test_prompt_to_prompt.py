@@ -97,6 +97,7 @@ def test_both_members_are_painted_from_their_captions(model: str, tmp_path: Path
     (line,) = operator(rows((DOG, CAT))).to_pylist()
     assert line["verdict"] == schema.KEPT
     told = json.loads(line["edit"])
+    assert told["prompts"] == [DOG, CAT]
     for side, caption in zip(SIDES, (DOG, CAT), strict=True):
         (member,) = line[side]
         assert (member["id"], member["caption"], member["labels"]) == (None, caption, None)
