@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -101,6 +101,20 @@ class Ranks:
         begin = sum(counts[: self.rank])
         out = (out if wide else out[:, 0]).to(kind)
         return out, slice(begin, begin + len(own))
+
+    def texts(self, own: Sequence[str], device: Any) -> list[str]:
+        """The texts of all ranks, one rank after another."""
+        if self.count == 1:
+            return list(own)
+        data = [list(text.encode()) for text in own]
+        lengths = torch.tensor([len(one) for one in data], device=device)
+        bytes_ = torch.zeros(len(data), max(map(len, data), default=0), dtype=torch.uint8)
+        for row, one in zip(bytes_, data, strict=True):
+            row[: len(one)] = torch.tensor(one, dtype=torch.uint8)
+        every, _ = self.rows(bytes_.to(device))
+        sizes = self.rows(lengths)[0].tolist()
+        rows = zip(every.tolist(), sizes, strict=True)
+        return [bytes(row[:size]).decode() for row, size in rows]
 
 
 class _Gathered(torch.autograd.Function):  # type: ignore[misc]

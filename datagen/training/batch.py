@@ -16,9 +16,22 @@
 ``places``                int64 (B): the sample's place in the epoch
 ``texts``                 B texts of queries; None for an image-only query
 ``captions``              B captions of the (first) target, None where there is none
+``reference_captions``    the same of the (first) reference
 ``keys``, ``pairs``       B ids of triplets and of pairs
 ``json``                  B dictionaries of the fields asked for by ``keep``
 ``names``                 names of the runs
+========================  ================================================================
+
+Hooks of a training may add to them:
+
+========================  ================================================================
+``weights``               float32 (B): of the samples
+``reference_vectors``     float32 (B, d): vectors that stand for references
+``has_reference``         bool (B): which samples have one
+``ids``, ``slots``        int64 and bool (B, length): tokens instead of those of ``texts``, and
+                          where a reference's word stands among them
+``given``, ``given_items``  float32 (V, d), int64 (V): vectors that candidates are besides media,
+                          numbered on from these, and their items
 ========================  ================================================================
 """
 
@@ -38,7 +51,7 @@ Batch = dict[str, Any]
 Role = Literal["references", "targets", "negatives"]
 
 ROLES: tuple[Role, ...] = ("references", "targets", "negatives")
-_LISTS = ("texts", "captions", "keys", "pairs", "json")
+_LISTS = ("texts", "captions", "reference_captions", "keys", "pairs", "json")
 
 
 def packed(chunk: Chunk, geometry: Geometry) -> Batch:
@@ -62,6 +75,7 @@ def packed(chunk: Chunk, geometry: Geometry) -> Batch:
     lists = {
         "texts": [one.text for one in samples],
         "captions": [one.caption for one in samples],
+        "reference_captions": [one.reference_caption for one in samples],
         "keys": [one.key for one in samples],
         "pairs": [one.pair for one in samples],
         "json": [one.json for one in samples],
@@ -118,6 +132,15 @@ def joined(chunks: Sequence[Batch], pin: bool = False) -> Batch:
             out[name] = torch.cat(parts, out=whole)
         else:
             out[name] = parts[0]
+    return out
+
+
+def without(batch: Mapping[str, Any], *parts: Role | Literal["media"]) -> Batch:
+    """The batch with nobody in some roles, and without pictures where ``media`` is one of them."""
+    out = dict(batch)
+    for part in parts:
+        for name in ("pixels", "counts", "items") if part == "media" else (part,):
+            out[name] = batch[name][:0] if part == "media" else batch[name][:, :0]
     return out
 
 

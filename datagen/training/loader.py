@@ -34,6 +34,7 @@ from datagen.training.batch import Batch
 from datagen.training.collection import Collection, collect
 from datagen.training.loader_settings import LoaderSettings, Source, named
 from datagen.training.order import Plan, Units, units
+from datagen.training.others import Others
 from datagen.training.samples import Choices, Fault, Maker, Ticket
 from datagen.training.shard_index import NEGATIVE
 from datagen.training.triplets import Triplets
@@ -57,7 +58,8 @@ class Loader:
     run's recipe says. Raises DatagenError where shards are missing, damaged or too few.
 
     notes: what is not as it should be with the shards; faults: what was left out, first ones;
-    counts: how often, by rule; waited: seconds that the caller waited for batches.
+    counts: how often, by rule; waited: seconds that the caller waited for batches. others: set
+    between epochs, other triplets' media as negatives, beside those of the shards.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Loader:
         self.faults: list[Fault] = []
         self.counts: Counter[str] = Counter()
         self.waited = 0.0
+        self.others: Others | None = None
         self._tickets = _Tickets()
         self._workers: Any = None
         if not len(self):
@@ -109,6 +112,11 @@ class Loader:
         for name, run in zip(self.names, runs, strict=True):
             if not len(run):
                 raise DatagenError(f"{name}: no triplets in its shards")
+
+    @property
+    def runs(self) -> Sequence[Triplets]:
+        """The triplets of each source."""
+        return self._maker.runs
 
     @property
     def _whole(self) -> int:
@@ -169,7 +177,11 @@ class Loader:
                 others = order[random.integers(len(order), size=SPARES)]
                 beyond = len(order) + int(places[0]) * SPARES + np.arange(SPARES)
                 spares = np.concatenate([others, beyond[:, None]], axis=1)
-            yield Ticket(self.epoch, rows, spares)
+            ticket = Ticket(self.epoch, rows, spares)
+            if self.others is not None:
+                drawn = self.others.of(np.concatenate([rows, spares]))
+                ticket = ticket._replace(others=drawn, draw=self.others.draw)
+            yield ticket
 
     def _started(self) -> Any:
         if self._workers is None:

@@ -43,6 +43,7 @@ class LoaderSettings(Settings):
     reference always among them, or the first ones are taken (``draw_negatives: false``).
     image_only, text_only, captions: shares of samples whose query is the reference without a
     text, the text without a reference, or the target's caption; they have no negatives.
+    media: false reads no pictures, only texts and captions; a target is then its caption.
     frames: of clips. augmentation: none by default, the model's exact preprocessing.
     draft: pixels that must be left for each of the result when a JPEG is decoded at a smaller
     size (None: 1 with augmentation, else 0, which decodes whole). shuffle, seed: the order;
@@ -68,6 +69,7 @@ class LoaderSettings(Settings):
     image_only: Share = 0.0
     text_only: Share = 0.0
     captions: Share = 0.0
+    media: bool = True
     frames: preprocess.Frames = 8
     augmentation: Augmentation | None = None
     draft: Annotated[float, Field(ge=0)] | None = None

@@ -21,14 +21,12 @@ from datagen import models, store
 from datagen.errors import DatagenError
 from datagen.evaluation.measure import COMPOSED
 from datagen.lock import locked
-from datagen.training import checkpoints, composers, folders, logs, optimizing, towers, validating
+from datagen.training import beginning, checkpoints, folders, hooks, logs, optimizing, validating
 from datagen.training.across import AcrossRanks, Ranks, joined
 from datagen.training.batch import Batch
 from datagen.training.loader import Loader
 from datagen.training.loader_settings import Source, named
 from datagen.training.losses import Contrast
-from datagen.training.model import Model
-from datagen.training.noisy import Noisy
 from datagen.training.retriever import RETRIEVER
 from datagen.training.settings import TrainSettings
 
@@ -119,7 +117,7 @@ class Training:
         self.ranks, self.device = ranks, device
         logs.check(settings.logs)
         torch.manual_seed(settings.seed)
-        self.model = _model(settings, device)
+        self.model = beginning.model(settings, device)
         self.objective = AcrossRanks(self.model, Contrast(settings.loss).to(device), ranks)
         self.weights = optimizing.trained(self.objective)
         ranks.share(self.weights.values())
@@ -130,7 +128,9 @@ class Training:
         self.steps = settings.steps or max(1, batches // settings.accumulate)
         self.optimizer = optimizing.optimizer(self.weights, settings)
         self.mean = optimizing.Mean(self.weights, settings.ema)
-        self.noisy = Noisy(settings.noise, ranks) if settings.noise else None
+        self._autocast = beginning.precision(settings, device) == "bf16"
+        parts = (settings, sources, self.model, self.loader, ranks, self._cast)
+        self.hooks = hooks.made(hooks.Parts(*parts))
         self.validation, self.notes = None, list(self.loader.notes)
         if ranks.first:
             choice = settings.loader.frames
@@ -138,7 +138,10 @@ class Training:
             self.notes += lines
         self.step, self.best = 0, -1.0
         self.validated: list[dict[str, float]] = []
-        self._autocast = _precision(settings, device) == "bf16"
+
+    def _cast(self) -> Any:
+        kind = self.device.partition(":")[0]
+        return torch.autocast(kind, torch.bfloat16, enabled=self._autocast)
 
     def run(self) -> Trained:
         """All steps that are left, and the folder."""
@@ -187,6 +190,9 @@ class Training:
         """Batches with the number of their epoch, without end."""
         while True:
             epoch, whole, some = self.loader.epoch, not self.loader.state_dict()["samples"], False
+            if whole:
+                for hook in self.hooks.values():
+                    hook.epoch(epoch)
             for batch in self.loader.batches():
                 some = True
                 yield epoch, batch
@@ -206,7 +212,7 @@ class Training:
             epoch, batch = next(batches)
             # Only here: iterators of the loader draw random numbers of their own.
             torch.manual_seed(_random(chosen.seed, self.step, part, self.ranks.rank))
-            lost = self._backward(epoch, batch)
+            lost = self._backward(batch)
             total += lost["loss"] / chosen.accumulate
             for name, value in lost.items():
                 parts[name] = parts.get(name, 0.0) + value / chosen.accumulate
@@ -224,12 +230,13 @@ class Training:
         found = {**parts, "loss": total, "rate": rate, "gradient": float(norm), "epoch": epoch}
         return {**found, "waited": self.loader.waited - waited}
 
-    def _backward(self, epoch: int, batch: Batch) -> dict[str, float]:
+    def _backward(self, batch: Batch) -> dict[str, float]:
         """Add the gradients of a batch; what it lost."""
         chosen = self.settings
-        weights = None if self.noisy is None else self.noisy.weights(batch["keys"], epoch)
-        kind = self.device.partition(":")[0]
-        with torch.autocast(kind, torch.bfloat16, enabled=self._autocast):
+        for hook in self.hooks.values():
+            batch = hook.batch(batch)
+        weights = batch.get("weights")
+        with self._cast():
             if chosen.chunk:
                 lost = self.objective.cached(
                     batch, chosen.chunk, weights, scaled=lambda loss: loss / chosen.accumulate
@@ -238,8 +245,8 @@ class Training:
                 lost = self.objective(batch, weights)
         if not chosen.chunk:
             (lost.total / chosen.accumulate).backward()
-        if self.noisy is not None:
-            self.noisy.saw(batch["keys"], lost.each)
+        for hook in self.hooks.values():
+            hook.saw(batch, lost.each)
         return {"loss": float(lost.total.detach())} | {
             name: float(value) for name, value in lost.parts.items()
         }
@@ -266,7 +273,7 @@ class Training:
                 "weights": {name: one.detach() for name, one in self.weights.items()},
                 "optimizer": self.optimizer.state_dict(),
                 "mean": self.mean.state_dict(),
-                "noisy": None if self.noisy is None else self.noisy.state_dict(),
+                "hooks": {name: hook.state_dict() for name, hook in self.hooks.items()},
                 "loader": self.loader.state_dict(),
                 "best": self.best,
                 "validated": self.validated,
@@ -284,8 +291,8 @@ class Training:
         optimizing.put(self.weights, state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.mean.load_state_dict(state["mean"])
-        if self.noisy is not None:
-            self.noisy.load_state_dict(state["noisy"])
+        for name, hook in self.hooks.items():
+            hook.load_state_dict(state["hooks"][name])
         self.loader.load_state_dict(state["loader"])
 
     def _export(self) -> dict[str, dict[str, float]]:
@@ -301,7 +308,7 @@ class Training:
             "trained_steps": self.steps,
             "exported_step": int(best["step"]) if best else self.steps,
             "processes": self.ranks.count,
-            "sources": [_told(one) for one in self.sources],
+            "sources": [beginning.told(one) for one in self.sources],
             "left_out": dict(self.loader.counts),
         }
         last = logs.read(self.out)[-1:]
@@ -332,50 +339,7 @@ class Training:
         store.write_json(os.path.join(self.out, NOTE), note)
 
 
-def _model(settings: TrainSettings, device: str) -> Model:
-    """The model that training begins with. Raises DatagenError."""
-    chosen = settings.model
-    ref = models.parse(f"file:{chosen.model}" if os.path.isdir(chosen.model) else chosen.model)
-    with models.loading(str(ref)):
-        models.prepare()
-    if ref.folder and os.path.isfile(os.path.join(ref.folder, RETRIEVER)):
-        out = folders.model(
-            ref.folder,
-            device=device,
-            trust_remote_code=chosen.trust_remote_code,
-            image=chosen.image,
-            text=chosen.text,
-            lora=chosen.lora,
-        )
-    else:
-        found = towers.load(chosen.model_copy(update={"model": str(ref)}), device)
-        made = composers.make(settings.composer, found)
-        out = Model(found, made.to(device), str(settings.composer["op"]))
-    if settings.checkpointing:
-        out.towers.checkpointing()
-    return out
-
-
-def _precision(settings: TrainSettings, device: str) -> str:
-    """fp32 or bf16: weights are float32, and products bf16 where the GPU has it."""
-    found = models.precision(settings.precision, device)
-    return "bf16" if found == "bf16" else "fp32"
-
-
 def _random(*numbers: int) -> int:
     """The seed of the random numbers of a batch: of the training, its step and its rank."""
     digest = hashlib.blake2b("/".join(map(str, numbers)).encode(), digest_size=7).digest()
     return int.from_bytes(digest, "little")
-
-
-def _told(source: Source) -> dict[str, Any]:
-    """A source for the card: its path, and the recipe of the run that it is."""
-    out: dict[str, Any] = {"path": source.path, "split": source.split}
-    if source.weight is not None:
-        out["weight"] = source.weight
-    path = store.join(source.path, "run.json")
-    if not source.path.endswith(".tar") and store.exists(path):
-        note = store.read_json(path)
-        recipe = note.get("recipe") or {}
-        out |= {"recipe": recipe.get("name"), "rows": note.get("rows"), "seed": recipe.get("seed")}
-    return out

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from datagen.step import Settings
@@ -30,9 +30,11 @@ class LossSettings(Settings):
     """alpha: weight of the target in the denominator; beta: how much harder negatives weigh more
     (alpha 1 and beta 0: InfoNCE; CoVR trains with 1 and 0.5). temperature: cosines are divided by
     it; learned: let training move it. both: also compare each target with all queries; the mean of
-    both directions is the loss. references, negatives: which references and hard negatives of a
-    batch a query is compared with, besides the targets of other queries. caption: weight of a
-    second loss of the same kind, of queries against the captions of their targets.
+    both directions is the loss. targets: whether a query is compared with the targets of ``all``
+    queries of a batch or with its ``own`` alone; references, negatives: with which references and
+    hard negatives besides. caption: weight of a second loss of the same kind, of queries against
+    the captions of their targets. distance: weight of half the squared distance between a query
+    and its target; contrast: weight of the comparison itself (0: the distance alone).
     """
 
     alpha: float = Field(1.0, ge=0)
@@ -40,9 +42,20 @@ class LossSettings(Settings):
     temperature: float = Field(0.07, gt=0.001, le=10)
     learned: bool = False
     both: bool = True
+    targets: Literal["own", "all"] = "all"
     references: Whose = "all"
     negatives: Whose = "all"
     caption: float = Field(0.0, ge=0)
+    distance: float = Field(0.0, ge=0)
+    contrast: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _sense(self) -> LossSettings:
+        if not self.contrast + self.distance + self.caption > 0:
+            raise ValueError("contrast: above 0 expected where distance and caption are 0")
+        if self.targets == "own" and self.both:
+            raise ValueError("both: false expected where targets is own")
+        return self
 
 
 @dataclass(frozen=True)
@@ -121,9 +134,17 @@ class Contrast(nn.Module):  # type: ignore[misc]
         there = positive.any(1)
         if not bool(there.all()):
             raise ValueError(f"query {int((~there).nonzero()[0])} of the batch has no target")
-        each = self._contrast(scores, positive, right, self._pool(candidates, positive))
+        given, parts = self.settings, dict[str, Tensor]()
+        each = scores.new_zeros(len(scores))
+        if given.contrast:
+            lost = self._contrast(scores, positive, right, self._pool(candidates, positive))
+            parts["contrast"] = mean(lost, weights).detach()
+            each = each + given.contrast * lost
+        if given.distance:
+            lost = apart(queries, candidates.vectors.float(), positive)
+            parts["distance"] = mean(lost, weights).detach()
+            each = each + given.distance * lost
         total = mean(each, weights)
-        parts = {"contrast": total.detach()}
         if self.settings.caption and captions is not None:
             if captioned is None:
                 captioned = torch.ones(len(queries), dtype=torch.bool, device=queries.device)
@@ -136,6 +157,8 @@ class Contrast(nn.Module):  # type: ignore[misc]
     def _pool(self, candidates: Candidates, positive: Tensor) -> Tensor:
         """Bool (n, c): which candidates a query is compared with, right ones among them."""
         pool = positive.any(0).expand(positive.shape)
+        if self.settings.targets == "own":
+            pool = positive
         for name in ("references", "negatives"):
             whose = getattr(self.settings, name)
             own = chosen(getattr(candidates, name), positive.shape[1])
@@ -172,6 +195,16 @@ class Contrast(nn.Module):  # type: ignore[misc]
         alike = shared(right[rows], right[rows])
         found = self._contrast(scores, own, alike, torch.ones_like(own))
         return lost.index_put((rows,), found)
+
+
+def apart(queries: Tensor, vectors: Tensor, positive: Tensor) -> Tensor:
+    """Half the squared distance (n) of queries (n, d) to their targets, the mean over these.
+
+    vectors: (c, d); positive: bool (n, c), which of them are targets.
+    """
+    query, target = positive.nonzero(as_tuple=True)
+    lost = (queries[query] - vectors[target]).square().sum(1) / 2
+    return lost.new_zeros(len(queries)).index_add(0, query, lost) / positive.sum(1)
 
 
 def denominator(scores: Tensor, negative: Tensor, beta: float = 0.0) -> Tensor:

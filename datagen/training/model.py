@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,6 +80,23 @@ class Pictures:
         return Pictures(*(one.to(device, non_blocking=True) for one in parts))
 
 
+class Standing(NamedTuple):
+    """Vectors that stand for the references of n queries.
+
+    vectors: (n, d) of length 1; there: bool (n), which queries have one; slots: bool (n, length),
+    where their words stand in the texts, as composers of words may be told.
+    """
+
+    vectors: Tensor
+    there: Tensor
+    slots: Tensor | None = None
+
+    def rows(self, part: slice) -> Standing:
+        """Those of some queries."""
+        slots = None if self.slots is None else self.slots[part]
+        return Standing(self.vectors[part], self.there[part], slots)
+
+
 class Model(nn.Module):  # type: ignore[misc]
     """Towers and a composer.
 
@@ -128,15 +145,27 @@ class Model(nn.Module):  # type: ignore[misc]
         """Vectors (n, d) of length 1 of plain texts."""
         return unit(self._texts(ids))
 
-    def queries(self, pictures: Pictures, ids: Tensor, told: Tensor) -> Tensor:
+    def train(self, mode: bool = True) -> Model:
+        """As of any module, but that a composer whose weights are frozen stays as it answers."""
+        super().train(mode)
+        own = list(self.composer.parameters())
+        if mode and own and not any(one.requires_grad for one in own):
+            self.composer.eval()
+        return self
+
+    def queries(
+        self, pictures: Pictures, ids: Tensor, told: Tensor, standing: Standing | None = None
+    ) -> Tensor:
         """Vectors (n, d) of length 1 of queries: references, tokens of :meth:`tokenize`, and which
         queries have a text.
         """
         encoded = self._images(pictures.pixels, self.composer.wants_tokens)
         media = self._media(pictures, unit(encoded.pooled))
-        return self._composed(pictures, encoded, media, ids, told)
+        return self._composed(pictures, encoded, media, ids, told, standing)
 
-    def batch(self, pictures: Pictures, ids: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, pictures: Pictures, ids: Tensor, told: Tensor, standing: Standing | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Vectors (n, d) of queries, and (m, d) of all media, of length 1; each medium is encoded
         once. ``pictures.lists`` are the references.
         """
@@ -145,7 +174,7 @@ class Model(nn.Module):  # type: ignore[misc]
         if not self.composer.wants_tokens or bool(references.all()):
             encoded = self._images(pictures.pixels, self.composer.wants_tokens)
             media = self._media(pictures, unit(encoded.pooled))
-            return self._composed(pictures, encoded, media, ids, told), media
+            return self._composed(pictures, encoded, media, ids, told, standing), media
         # Tokens of references alone: those of all media would fill the memory.
         asked = pictures.chosen(pictures.lists)
         rest = (~references).nonzero()[:, 0][:, None].to(pictures.lists.device)
@@ -157,17 +186,29 @@ class Model(nn.Module):  # type: ignore[misc]
         places = references.to(own.device)
         media = media.masked_scatter(places[:, None], own)
         media = media.masked_scatter(~places[:, None], found)
-        return self._composed(asked, encoded, own, ids, told), media
+        return self._composed(asked, encoded, own, ids, told, standing), media
 
     def _composed(
-        self, pictures: Pictures, encoded: Encoded, media: Tensor, ids: Tensor, told: Tensor
+        self,
+        pictures: Pictures,
+        encoded: Encoded,
+        media: Tensor,
+        ids: Tensor,
+        told: Tensor,
+        standing: Standing | None = None,
     ) -> Tensor:
         pictured = (pictures.lists >= 0).any(1).to(media.device)
         tokens, mask = None, None
         if self.composer.wants_tokens:
             tokens, mask = _tokens(pictures, encoded)
         rows = self._rows(pictures, media)
-        asked = Asked(rows, ids.to(media.device), pictured, told.to(media.device), tokens, mask)
+        slots = None
+        if standing is not None:
+            there, slots = standing.there.to(media.device), standing.slots
+            rows = torch.where(there[:, None], standing.vectors.to(rows), rows)
+            pictured = pictured | there
+        told = told.to(media.device)
+        asked = Asked(rows, ids.to(media.device), pictured, told, tokens, mask, slots)
         if not self.fixed or not len(rows):
             return self.composer(self.towers, asked)
         found = [

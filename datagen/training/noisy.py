@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from datagen.training import noise_weights
 from datagen.training.across import Ranks
+from datagen.training.batch import Batch
+from datagen.training.hooks import Hook
 from datagen.training.samples import number_of
 from datagen.training.settings import NoisyTriplets
 
 
-class Noisy:
+class Noisy(Hook):
     """Remembers what each triplet lost, and weighs it by that in the next epoch.
 
     A triplet that was not seen in the epoch before weighs 1. All ranks hold the same.
@@ -23,28 +25,30 @@ class Noisy:
 
     def __init__(self, settings: NoisyTriplets, ranks: Ranks) -> None:
         self.settings, self.ranks = settings, ranks
-        self.epoch = 0
+        self.at = 0
         self._lost: dict[int, float] = {}
         self._weights: dict[int, float] = {}
 
-    def weights(self, keys: Sequence[str], epoch: int) -> Tensor | None:
-        """Weights (n) of the triplets ``keys``; None in epochs of warm-up."""
-        while self.epoch < epoch:
+    def epoch(self, number: int) -> None:
+        while self.at < number:
             self._next()
-        if self.epoch < self.settings.warmup:
-            return None
-        return torch.tensor([self._weights.get(number_of(key), 1.0) for key in keys])
 
-    def saw(self, keys: Sequence[str], lost: Tensor) -> None:
-        """What the triplets ``keys`` lost, (n), in this epoch."""
-        numbers = torch.tensor([number_of(key) for key in keys], device=lost.device)
+    def batch(self, batch: Batch) -> Batch:
+        """With ``weights`` (B) of the samples, but in epochs of warm-up."""
+        if self.at < self.settings.warmup:
+            return batch
+        found = [self._weights.get(number_of(key), 1.0) for key in batch["keys"]]
+        return {**batch, "weights": torch.tensor(found)}
+
+    def saw(self, batch: Batch, lost: Tensor) -> None:
+        numbers = torch.tensor([number_of(key) for key in batch["keys"]], device=lost.device)
         every, _ = self.ranks.rows(numbers)
         losses, _ = self.ranks.rows(lost.detach().float())
         self._lost.update(zip(every.tolist(), losses.tolist(), strict=True))
 
     def _next(self) -> None:
-        self.epoch += 1
-        if not self._lost or self.epoch < self.settings.warmup:
+        self.at += 1
+        if not self._lost or self.at < self.settings.warmup:
             self._lost = {}
             return
         keys = sorted(self._lost)
@@ -58,7 +62,7 @@ class Noisy:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "epoch": self.epoch,
+            "epoch": self.at,
             **{
                 name: (
                     torch.tensor(list(one), dtype=torch.int64),
@@ -69,7 +73,7 @@ class Noisy:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.epoch = int(state["epoch"])
+        self.at = int(state["epoch"])
         pairs = {
             name: dict(zip(state[name][0].tolist(), state[name][1].tolist(), strict=True))
             for name in ("lost", "weights")

@@ -11,19 +11,20 @@ from torch import Tensor
 
 from datagen.training import gradient_cache
 from datagen.training.losses import Candidates, Contrast, Losses
-from datagen.training.model import Model, Pictures
+from datagen.training.model import Model, Pictures, Standing
 
 
 class _Queries(NamedTuple):
     pictures: Pictures
     ids: Tensor
     told: Tensor
+    standing: Standing | None
 
 
 class Objective(torch.nn.Module):  # type: ignore[misc]
     """The loss of a batch as :mod:`datagen.training.batch` describes it: a dictionary with
     ``pixels``, ``counts``, ``items``, ``references``, ``targets``, ``negatives``, ``target_ids``,
-    ``target_vectors``, ``has_vector``, ``texts`` and ``captions``.
+    ``target_vectors``, ``has_vector``, ``texts`` and ``captions``, and what hooks add.
     """
 
     def __init__(self, model: Model, contrast: Contrast) -> None:
@@ -77,12 +78,19 @@ class Objective(torch.nn.Module):  # type: ignore[misc]
         which samples have one."""
         at = self.model.towers.device
         pictures = Pictures(batch["pixels"], batch["counts"], batch["references"]).to(at)
-        ids, told = self.model.tokenize(batch["texts"], (pictures.lists >= 0).any(1))
+        pictured = (pictures.lists >= 0).any(1)
+        standing = None
+        if "reference_vectors" in batch:
+            there = batch["has_reference"].to(at)
+            standing = Standing(batch["reference_vectors"].to(at), there, batch.get("slots"))
+            pictured = pictured | there
+        ids, told = self.model.tokenize(batch["texts"], pictured)
+        ids = batch.get("ids", ids)
         captioned = torch.tensor([text is not None for text in batch["captions"]], device=at)
         captions = None
         if self.contrast.settings.caption and bool(captioned.any()):
             captions = self.model.towers.tokenize([text or "" for text in batch["captions"]])
-        return _Queries(pictures, ids, told), captions, captioned
+        return _Queries(pictures, ids, told, standing), captions, captioned
 
     def _lost(
         self,
@@ -108,12 +116,16 @@ def candidates(batch: Mapping[str, Any], media: Tensor) -> Candidates:
     right = batch["target_ids"].to(at)
     there = batch["has_vector"].to(at)
     vectors = media
+    if "given" in batch:
+        vectors = torch.cat([media.float(), batch["given"].to(at).float()])
+        ids = torch.cat([ids, batch["given_items"].to(at)])
     if bool(there.any()):
         rows = there.nonzero()[:, 0]
         given = torch.nn.functional.normalize(batch["target_vectors"].to(at)[rows].float(), dim=-1)
-        vectors = torch.cat([media.float(), given])
+        before = len(vectors)
+        vectors = torch.cat([vectors.float(), given])
         number = torch.full((len(targets), 1), -1, device=at)
-        number[rows, 0] = torch.arange(len(rows), device=at) + len(media)
+        number[rows, 0] = torch.arange(len(rows), device=at) + before
         targets = torch.cat([targets, number], dim=1)
         # It stands for the first target.
         own = right[rows, 0] if right.shape[1] else torch.zeros_like(rows)
@@ -126,4 +138,5 @@ def candidates(batch: Mapping[str, Any], media: Tensor) -> Candidates:
 def _rows(asked: _Queries, at: int, size: int) -> _Queries:
     part = slice(at, at + size)
     lists = asked.pictures.lists[part]
-    return _Queries(asked.pictures.chosen(lists), asked.ids[part], asked.told[part])
+    standing = None if asked.standing is None else asked.standing.rows(part)
+    return _Queries(asked.pictures.chosen(lists), asked.ids[part], asked.told[part], standing)

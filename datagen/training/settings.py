@@ -13,9 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from datagen.errors import DatagenError, RecipeError, nearest, of_settings
 from datagen.step import Settings
+from datagen.training.hard_negatives import HardNegativeSettings
 from datagen.training.loader_settings import LoaderSettings
 from datagen.training.losses import LossSettings
 from datagen.training.noise_weights import NoiseSettings
+from datagen.training.query_settings import Queries
 from datagen.training.towers import TowerSettings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -54,6 +56,27 @@ class NoisyTriplets(NoiseSettings):
     warmup: int = Field(1, ge=1)
 
 
+class MiningSettings(HardNegativeSettings):
+    """Hard negatives that the model in training finds among the media of what it trains on.
+
+    warmup: epochs before the first time, with random ones; every: epochs between two times. draw:
+    how many of those found a sample has. candidates: the ``targets`` of all triplets, or ``all``
+    their references too. How they are found is as of
+    :class:`datagen.training.hard_negatives.HardNegativeSettings`.
+    """
+
+    warmup: int = Field(1, ge=0)
+    every: int = Field(1, ge=1)
+    draw: int = Field(1, ge=1)
+    candidates: Literal["targets", "all"] = "all"
+
+    @model_validator(mode="after")
+    def _enough(self) -> MiningSettings:
+        if self.draw > self.keep:
+            raise ValueError("draw: no more than keep expected")
+        return self
+
+
 def _own(kind: type[Settings]) -> Any:
     """Settings of a part, by default its own defaults."""
     return Field(default_factory=lambda: kind())
@@ -70,8 +93,10 @@ class TrainSettings(Settings):
     of a step, each with negatives of its own; chunk: queries and media that are encoded at once
     (0: all of a batch), with the gradients of the whole batch. checkpointing: keep no activations
     inside blocks. precision: ``auto`` is bf16 on GPUs that have it. ema: decay of the mean of
-    weights that is validated and written (0: none). noise: weights of noisy triplets. export:
-    weights of the ``best`` validation, or the ``last``.
+    weights that is validated and written (0: none). noise: weights of noisy triplets.
+    mining: hard negatives that the model finds. queries: made in training, in place of those of
+    the triplets. freeze_composer: train the towers alone. export: weights of the ``best``
+    validation, or the ``last``.
     """
 
     about: str = ""
@@ -99,6 +124,9 @@ class TrainSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     ema: float = Field(0.0, ge=0, lt=1)
     noise: NoisyTriplets | None = None
+    mining: MiningSettings | None = None
+    queries: Queries | None = None
+    freeze_composer: bool = False
     validation: ValidationSettings = _own(ValidationSettings)
     checkpoints: CheckpointSettings = _own(CheckpointSettings)
     export: Literal["best", "last"] = "best"
@@ -111,6 +139,14 @@ class TrainSettings(Settings):
         if isinstance(data, Mapping) and isinstance(data.get("model"), str):
             return {**data, "model": {"model": data["model"]}}
         return data
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainSettings:
+        if self.mining is not None and (self.queries is not None or not self.loader.media):
+            raise ValueError("mining: needs the pictures and queries of triplets; drop queries")
+        if self.queries is None and not self.loader.media:
+            raise ValueError("loader.media: false needs queries of captions; set queries")
+        return self
 
     def learned(self) -> dict[str, Any]:
         """All that what is learned hangs on, as plain values."""

@@ -81,12 +81,14 @@ class Words(NamedTuple):
     """Vectors that stand for words of a text.
 
     vectors: (n, k, width of words); at: the place of the first among a text's tokens; rows: (n),
-    which texts have them.
+    which texts have them; slots: bool (n, length), in place of ``at`` and of one word, wherever a
+    text has the one vector.
     """
 
     vectors: Tensor
     at: int
     rows: Tensor
+    slots: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,9 @@ def _standing(embedding: nn.Module, words: Words) -> Iterator[None]:
     """Let ``words`` stand in what ``embedding`` gives."""
 
     def replaced(_: Any, __: Any, found: Tensor) -> Tensor:
+        if words.slots is not None:
+            slots = words.slots.to(found.device)[..., None]
+            return torch.where(slots, words.vectors[:, :1].to(found.dtype), found)
         out = found.clone()
         rows = words.rows.to(found.device)
         out[rows, words.at : words.at + words.vectors.shape[1]] = words.vectors[rows].to(out.dtype)

@@ -22,7 +22,8 @@ class Asked(NamedTuple):
     ids: (n, length), tokens of what the composer made of the texts (:meth:`Composer.prompt`);
     pictured, told: bool (n), which queries have references, and which a text; tokens: (n, t,
     image width) of all references, where the composer wants them; mask: bool (n, t), which of
-    these are there.
+    these are there; slots: bool (n, length), where a reference's word stands among ``ids``, of
+    queries whose texts say so themselves.
     """
 
     images: Tensor
@@ -31,6 +32,7 @@ class Asked(NamedTuple):
     told: Tensor
     tokens: Tensor | None = None
     mask: Tensor | None = None
+    slots: Tensor | None = None
 
 
 class Composer(nn.Module, Generic[S]):  # type: ignore[misc]

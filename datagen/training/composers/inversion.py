@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -61,6 +64,7 @@ class Inversion(Composer[InversionSettings]):
         )
         self._before, _, self._behind = settings.prompt.partition(_HERE)
         self._stand, self._at = _place(towers, settings)
+        self._word = int(towers.tokenize([self.prompt(None, True)])[0, self._at])
 
     def prompt(self, text: str | None, pictured: bool) -> str:
         if not pictured:
@@ -68,9 +72,28 @@ class Inversion(Composer[InversionSettings]):
         told = self._behind.replace(_TEXT, text) if text is not None else ""
         return self._before + " ".join([self._stand] * self.settings.words) + told
 
+    def masked(self, towers: Towers, split: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+        """Token ids (n, length) of texts, and bool (n, length), where a reference's word stands.
+
+        split: the parts of each text; one stands between each two of them. Places beyond the
+        longest text are left out.
+        """
+        stand = f" {self._stand} "
+        whole = towers.tokenize([stand.join(parts) for parts in split])
+        slots = torch.zeros(whole.shape, dtype=torch.bool)
+        rows = [row for row, parts in enumerate(split) for _ in parts[1:]]
+        if not rows:
+            return whole, slots
+        before = [stand.join(parts[:end]) for parts in split for end in range(1, len(parts))]
+        # Where a text's beginning ends, the tower's mark of the end stands instead of the word.
+        differs = towers.tokenize(before) != whole[rows]
+        there = differs.any(1).nonzero()[:, 0]
+        slots[torch.tensor(rows)[there], differs.int().argmax(1)[there]] = True
+        return whole, slots & (whole == self._word)
+
     def forward(self, towers: Towers, asked: Asked) -> Tensor:
         vectors = self.network(asked.images).unflatten(1, (self.settings.words, -1))
-        words = Words(vectors, self._at, asked.pictured)
+        words = Words(vectors, self._at, asked.pictured, asked.slots)
         return unit(towers.texts(asked.ids, words).pooled)
 
 
