@@ -110,8 +110,11 @@ def parse(body: bytes, ask: Ask) -> Answer:
         fault = "cut off by the server's filter of contents"
     usage = data.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
-    tokens_in = _count(usage.get("prompt_tokens"), size_in_tokens(ask))
-    tokens_out = _count(usage.get("completion_tokens"), len(text.encode("utf-8", "replace")) // 3)
+    tokens_in, tokens_out = map(_count, map(usage.get, ("prompt_tokens", "completion_tokens")))
+    if tokens_in is None:
+        tokens_in = size_in_tokens(ask)
+    if tokens_out is None:
+        tokens_out = len(text.encode("utf-8", "replace")) // 3
     return Answer(text, fault, tokens_in, tokens_out)
 
 
@@ -122,9 +125,9 @@ def _text(content: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _count(value: Any, otherwise: int) -> int:
+def _count(value: Any) -> int | None:
     known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40
-    return value if known else otherwise
+    return value if known else None
 
 
 def message_of(body: bytes) -> str:

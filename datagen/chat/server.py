@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import threading
 import weakref
@@ -176,8 +177,8 @@ class Servers:
 
         sending = self._session.post(
             f"{place.url}/chat/completions",
-            json=payload,
-            headers=self.headers(place.url),
+            data=json.dumps(payload).encode("ascii"),
+            headers={"Content-Type": "application/json", **self.headers(place.url)},
             proxy=place.proxy,
             allow_redirects=False,
         )
@@ -203,6 +204,10 @@ class Servers:
 
 async def _body(reply: aiohttp.ClientResponse) -> bytes:
     """The body of a reply. Raises Again where it is longer than any answer."""
+    # A length says nothing of what packed bytes become.
+    told = None if "Content-Encoding" in reply.headers else reply.content_length
+    if told is not None and told <= MOST_BYTES:
+        return await reply.read()
     parts, size = [], 0
     async for part in reply.content.iter_chunked(64 << 10):
         size += len(part)

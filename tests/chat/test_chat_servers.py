@@ -11,6 +11,7 @@ import random
 import socket
 import threading
 import time
+import zlib
 from email.utils import format_datetime
 from typing import Any
 
@@ -281,10 +282,15 @@ def test_unusual_answers_keep_their_text_and_say_what_is_wrong(
     assert found.tokens_in > 0  # estimated
 
 
-def test_a_reply_without_end_is_not_read_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+PACKED = {"body": zlib.compress(b" " * (1 << 20)), "headers": {"Content-Encoding": "deflate"}}
+
+
+@pytest.mark.parametrize("reply", [{"body": b" " * (1 << 20)}, PACKED], ids=["plain", "packed"])
+def test_a_reply_without_end_is_not_read_to_the_end(
+    reply: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("datagen.chat.server.MOST_BYTES", 1 << 16)
-    long = web.Response
-    with serving(lambda number, payload: long(body=b" " * (1 << 20))) as server:
+    with serving(lambda number, payload: web.Response(**reply)) as server:
         engine = servers(server.url, retries=0)
         (found,) = engine.answer(asks(1))
         engine.close()
