@@ -157,6 +157,25 @@ def test_two_processes_learn_what_one_does(shards: str, tmp_path: Path, chunk: i
     np.testing.assert_allclose(*norms, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("queries={op: neighbours, templates: ['{target}, not {reference}']}", "steps=2",
+         "loss.references=none"),
+        ("mining={choice: top, keep: 4, draw: 4, warmup: 0}", "steps=2"),
+    ],
+    ids=["neighbours", "mining"],
+)  # fmt: skip
+def test_two_processes_make_the_queries_and_find_the_negatives_of_one(
+    shards: str, tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    told_ = ("composer.dropout=0", *changes)
+    loop.train([shards], str(tmp_path / "one"), told(*told_))
+    half = told(*told_, "loader.batch_size=4")
+    assert in_processes(2, shards, str(tmp_path / "two"), half, 0) == [0, 0]
+    np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=1e-4)
+
+
 def test_chunks_learn_what_the_whole_batch_does(shards: str, tmp_path: Path) -> None:
     changes = ("steps=3", "composer.dropout=0", "model.image=1", "model.text=projection")
     loop.train([shards], str(tmp_path / "whole"), told(*changes))
