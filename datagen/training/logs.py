@@ -37,10 +37,7 @@ class Log:
 
             self._board = SummaryWriter(os.path.join(out, "tensorboard"), purge_step=step + 1)
         if "wandb" in kinds:
-            wandb = importlib.import_module("wandb")
-            name = os.path.basename(os.path.abspath(out))
-            place = hashlib.blake2b(os.path.abspath(out).encode(), digest_size=8).hexdigest()
-            self._wandb = wandb.init(dir=out, id=place, name=name, config=settings, resume="allow")
+            self._wandb = _wandb(out, settings)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Tell ``values`` of ``step``."""
@@ -60,6 +57,29 @@ class Log:
             self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _wandb(out: str, settings: Any) -> Any:
+    """A run of W&B, in ``out``; the same one where a training goes on. Raises DatagenError."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    wandb = importlib.import_module("wandb")
+    name = os.path.basename(os.path.abspath(out))
+    place = hashlib.blake2b(os.path.abspath(out).encode(), digest_size=8).hexdigest()
+    try:
+        return wandb.init(
+            dir=out,
+            id=place,
+            name=name,
+            config=settings,
+            resume="allow",
+            settings={"console": "off"},
+        )
+    except Exception as error:
+        first = " ".join(str(error).split())[:200]
+        raise DatagenError(
+            f"logs: wandb cannot begin ({first}); log in with 'wandb login', or keep its files "
+            "here with WANDB_MODE=offline"
+        ) from error
 
 
 def check(kinds: Sequence[str]) -> None:
