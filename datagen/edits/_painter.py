@@ -86,6 +86,8 @@ class Painter(RowOperator[S], Generic[S]):
     fills: bool = True
     #: Whether a batch has samples of one row alone: as many as fit, or as the row has.
     by_row: bool = False
+    #: Whether rows are done one after another, so that the pictures of few are held at once.
+    singly: ClassVar[bool] = False
 
     def __init__(self, settings: S) -> None:
         super().__init__(settings)
@@ -190,11 +192,18 @@ class Painter(RowOperator[S], Generic[S]):
         return _references.decoded(rows) if self.reads_picture else rows
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        lines: list[dict[str, Any]] = []
         stage = Stage(self._context.staged)
-        given = [_references.opened(row) for row in rows.to_pylist()]
+        size = 1 if self.singly else max(1, rows.num_rows)
+        parts = [rows.slice(at, size) for at in range(0, rows.num_rows, size)]
+        lines = [one for part in parts for one in self._answers(part, stage)]
+        stage.publish()
+        return pa.Table.from_pylist(lines, schema=ANSWER)
+
+    def _answers(self, rows: pa.Table, stage: Stage) -> list[dict[str, Any]]:
+        """The lines of ``rows``, their pictures on the stage."""
+        lines: list[dict[str, Any]] = []
         fit: list[dict[str, Any]] = []
-        for row in given:
+        for row in map(_references.opened, rows.to_pylist()):
             if fault := self.unfit(row):
                 lines.append(line(row["id"], schema.REJECTED, *fault))
             else:
@@ -204,8 +213,7 @@ class Painter(RowOperator[S], Generic[S]):
         for at in range(0, len(samples), self.settings.samples):
             part = slice(at, at + self.settings.samples)
             lines += self._row(samples[part], painted[part], stage)
-        stage.publish()
-        return pa.Table.from_pylist(lines, schema=ANSWER)
+        return lines
 
     # ------------------------------------------------------------ samples
 

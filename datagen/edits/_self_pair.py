@@ -59,6 +59,8 @@ class SelfPair(Painter[S], Generic[S]):
     requires: ClassVar[tuple[tuple[str, str], ...]] = ()
     reads_picture = True
     fills = False
+    # Pictures have their full size here, and no model wants several at once.
+    singly = True
 
     def __init__(self, settings: S) -> None:
         super().__init__(settings)

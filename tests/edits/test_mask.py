@@ -106,6 +106,20 @@ def test_an_item_alone_gives_what_it_gives_beside_others(tmp_path: Path) -> None
     assert len(set(whole)) == 6
 
 
+def test_only_the_pictures_of_one_item_are_held_at_a_time(tmp_path: Path, monkeypatch: Any) -> None:
+    operator = opened(Mask, tmp_path, samples=2)
+    sizes: list[int] = []
+    paint = operator.paint
+
+    def watched(samples: Any) -> Any:
+        sizes.append(len(samples))
+        return paint(samples)
+
+    monkeypatch.setattr(operator, "paint", watched)
+    assert answers(operator, items(tmp_path, {}, {}, {})).num_rows == 6
+    assert sizes == [2, 2, 2]
+
+
 def test_the_text_of_a_pair_is_the_items_caption(tmp_path: Path) -> None:
     rows = items(tmp_path, {}, {})
     found = pairs(opened(Mask, tmp_path), rows, tmp_path)
