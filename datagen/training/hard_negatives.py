@@ -33,10 +33,12 @@ class HardNegativeSettings(Settings):
 def hard(scores: Tensor, right: Tensor, settings: HardNegativeSettings) -> Tensor:
     """Numbers int64 (n, keep) of each query's hard negatives, the nearest first, -1 for none.
 
-    scores: cosines (n, g) with a gallery; right: int64 (n, any), numbers of right answers, -1 for
-    none. Of several answers the one with the lowest score counts. A query without one among the
-    gallery has no negatives.
+    scores: cosines (n, g) with a gallery, nan for what is not there; right: int64 (n, any),
+    numbers of right answers, -1 for none. Of several answers the one with the lowest score counts.
+    A query without one among the gallery has no negatives.
     """
+    known = ~torch.isnan(scores)
+    scores = scores.masked_fill(~known, -float("inf"))
     held = torch.where(right < 0, scores.shape[1], right)
     answers = torch.zeros(len(scores), scores.shape[1] + 1, dtype=torch.bool, device=scores.device)
     answers = answers.scatter(1, held, True)[:, :-1]
@@ -49,7 +51,7 @@ def hard(scores: Tensor, right: Tensor, settings: HardNegativeSettings) -> Tenso
         allowed = ~answers & (scores <= most[:, None])
     else:
         allowed = ~answers & (scores <= lowest[:, None])
-    allowed &= there[:, None]
+    allowed &= there[:, None] & known
     ranked, order = scores.masked_fill(~allowed, -float("inf")).sort(
         dim=1, descending=True, stable=True
     )

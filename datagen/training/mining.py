@@ -22,7 +22,6 @@ from datagen.training.hooks import Hook, Parts
 from datagen.training.loader import Loader
 from datagen.training.model import Pictures
 from datagen.training.others import Gallery, Others
-from datagen.training.samples import number_of
 from datagen.training.settings import MiningSettings
 
 #: Scores that are held at once.
@@ -42,6 +41,7 @@ class Mining(Hook):
             raise DatagenError("mining: loss.negatives is none; set own or all, or no mining")
         limit = parts.settings.loader.limit
         self.gallery = Gallery.of(parts.loader.runs, limit, settings.candidates == "all")
+        self._right = self.gallery.answers(parts.loader.runs)
         shape = (self.gallery.triplets, settings.keep)
         self._chosen = np.full(shape, -1, np.int32)
         self.at = -1
@@ -71,11 +71,8 @@ class Mining(Hook):
         random = np.random.default_rng([self.parts.settings.seed, 7])
         size = (self.gallery.triplets, self.settings.keep)
         out = random.integers(len(self.gallery), size=size, dtype=np.int32)
-        for run, triplets in enumerate(self.parts.loader.runs):
-            for row, ids in enumerate(triplets.column("targets").to_pylist()):
-                at = self.gallery.first[run] + row
-                right = self.gallery.at(np.asarray(list(map(number_of, ids)), np.int64))
-                out[at][np.isin(out[at], right)] = -1
+        for right in self._right.T:
+            out[out == right[:, None]] = -1
         return out
 
     def _mined(self) -> Any:
@@ -84,8 +81,9 @@ class Mining(Hook):
         model.eval()
         try:
             with torch.no_grad(), self.parts.cast():
-                vectors, queries, rows, right = self._encoded()
-                found = self._hard(vectors, queries, right)
+                vectors, queries, rows = self._encoded()
+                right = torch.from_numpy(self._right[rows.cpu().numpy()]).to(vectors.device)
+                found = self._hard(vectors, queries, right.long())
         finally:
             model.train()
         rows, _ = ranks.rows(rows)
@@ -94,36 +92,31 @@ class Mining(Hook):
         out[rows.cpu().numpy()] = found.cpu().numpy()
         return out
 
-    def _encoded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Vectors (g, d) of the gallery, and of this rank's triplets the queries (n, d), their
-        numbers (n) and places of their right answers in the gallery (n, any), -1 for none."""
+    def _encoded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors (g, d) of the gallery, not a number for media that cannot be read, and of this
+        rank's triplets the queries (n, d) and their numbers (n)."""
         at = self.parts.model.towers.device
         width = self.parts.model.towers.width
         seen: list[Tensor] = []
         media: list[Tensor] = []
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        asked: list[Tensor] = []
+        rows: list[Tensor] = []
         for batch, numbers in self._batches():
             queries, vectors = self._vectors(batch)
             seen.append(torch.from_numpy(self.gallery.at(batch["items"].numpy())))
             media.append(vectors.float().cpu())
-            right = torch.from_numpy(self.gallery.at(batch["target_ids"].numpy()))
-            parts.append((queries.float().cpu(), torch.from_numpy(numbers), right))
+            asked.append(queries.float().cpu())
+            rows.append(torch.from_numpy(numbers))
         places, _ = self.parts.ranks.rows(_together(seen, torch.int64).to(at), -1)
         every, _ = self.parts.ranks.rows(_together(media, torch.float32, width).to(at))
-        known = places >= 0
-        gallery = torch.zeros(len(self.gallery), width, device=at)
-        gallery[places[known]] = every[known]
-        most = max((right.shape[1] for _, _, right in parts), default=1)
-        answers = [
-            torch.nn.functional.pad(right, (0, most - right.shape[1]), value=-1)
-            for _, _, right in parts
-        ]
-        return (
-            gallery,
-            _together([queries for queries, _, _ in parts], torch.float32, width).to(at),
-            _together([numbers for _, numbers, _ in parts], torch.int64).to(at),
-            _together(answers, torch.int64, most).to(at),
-        )
+        # An item that came several times has the vector of its first time.
+        known, first = np.unique(places.cpu().numpy(), return_index=True)
+        first = torch.from_numpy(first[known >= 0]).to(at)
+        # What could not be read has no number, and is near nothing.
+        gallery = torch.full((len(self.gallery), width), float("nan"), device=at)
+        gallery[places[first]] = every[first]
+        queries = _together(asked, torch.float32, width).to(at)
+        return gallery, queries, _together(rows, torch.int64).to(at)
 
     def _batches(self) -> Iterator[tuple[Batch, Any]]:
         """All triplets once over all ranks, as they are, and their numbers."""

@@ -62,6 +62,14 @@ class Gallery:
             return np.full(np.shape(numbers), -1, np.int64)
         return np.where(self.numbers[found] == numbers, found, -1)
 
+    def answers(self, runs: Sequence[Triplets]) -> Array:
+        """Places of each triplet's targets in the gallery: int32 (triplets, any), -1 for none."""
+        lists = [ids for run in runs for ids in run.column("targets").to_pylist()]
+        out = np.full((len(lists), max(map(len, lists), default=0)), -1, np.int32)
+        for row, ids in zip(out, lists, strict=True):
+            row[: len(ids)] = self.at(np.asarray(list(map(number_of, ids)), np.int64))
+        return out
+
     @property
     def triplets(self) -> int:
         """Of all runs."""

@@ -156,4 +156,5 @@ def _still(towers: Towers) -> Towers:
     if len(frozen) == len(list(towers.parameters())):
         return towers
     out: Towers = copy.deepcopy(towers, frozen)
-    return out.eval().requires_grad_(False)
+    out.eval().requires_grad_(False)
+    return out

@@ -88,6 +88,8 @@ def test_the_nearest_leave_out_right_answers_and_what_is_within_the_margin() -> 
     assert hard(scores, right, nearest).tolist() == [[0, 2, 4], [-1] * 3]
     apart = HardNegativeSettings(choice="top", keep=3, margin=0.1)
     assert hard(scores, right, apart).tolist()[0] == [4, 3, -1]
+    scores[0, 2] = float("nan")
+    assert hard(scores, right, nearest).tolist()[0] == [0, 4, 3]
 
 
 def test_a_gallery_holds_each_medium_once_in_a_place_that_has_its_bytes(shards: str) -> None:
