@@ -77,17 +77,25 @@ def made(
     ``overrides``. Raises DatagenError.
     """
     found: dict[str, str] = {}
+    wanted: dict[str, str] = {}
     for one in recipes:
         if store.exists(store.join(one, "run.json")):
             name, place = os.path.basename(os.path.normpath(one)), one
+            status = datagen.load(one).status
+            if status != "finished":
+                raise DatagenError(f"{one}: this run is {status}; finish it first")
+        elif os.sep in one and not one.endswith((".yaml", ".yml")):
+            raise DatagenError(f"{one}: neither a run (no run.json there) nor a recipe")
         else:
             name = recipe_file.find(one).stem
             place = os.path.join(out, "runs", name)
-            say(f"running {name}")
-            runs.run(one, place, overrides, address=address, report=False)
+            wanted[name] = one
         if name in found:
             raise DatagenError(f"two recipes are called '{name}'; rename a file or a folder")
         found[name] = place
+    for name, one in wanted.items():
+        say(f"running {name}")
+        runs.run(one, found[name], overrides, address=address, report=False)
     return found
 
 
