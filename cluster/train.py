@@ -27,6 +27,9 @@ from datagen.training.settings import TrainSettings, checked
 
 #: How often processes that died are started again.
 FAILURES = 3
+#: Seconds that processes may take to start. Ray's own minute is short where all of them load torch
+#: from one disk, and it tries again without end.
+_START = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900"}
 #: Seconds between two looks at what the first process has written.
 _LOOK = 1.0
 #: Where Ray Train looks whether all machines see the same folder; gone at the end.
@@ -108,6 +111,8 @@ def _attempt(config: dict[str, Any], workers: int, resources: dict[str, float]) 
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    for name, value in _START.items():
+        os.environ.setdefault(name, value)
     trainer = TorchTrainer(
         _worker,
         train_loop_config=config,
@@ -117,7 +122,7 @@ def _attempt(config: dict[str, Any], workers: int, resources: dict[str, float]) 
         torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
         run_config=RunConfig(
             storage_path=os.path.join(config["out"], _STORAGE),
-            failure_config=FailureConfig(max_failures=0),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=1),
         ),
     )
     raised: list[Exception] = []
