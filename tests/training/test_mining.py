@@ -110,7 +110,7 @@ def test_a_gallery_holds_each_medium_once_in_a_place_that_has_its_bytes(shards: 
 
 
 def test_samples_have_the_pictures_of_the_negatives_that_were_chosen(shards: str) -> None:
-    chosen = LoaderSettings(batch_size=8, workers=1, chunk=4)
+    chosen = LoaderSettings(batch_size=8, workers=0, chunk=4)
     loader = Loader(shards, tiny_shards.GEOMETRY, chosen)
     gallery = Gallery.of(loader.runs)
     random = np.random.default_rng(1)
