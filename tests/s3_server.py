@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import boto3
+import s3fs
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -86,7 +87,10 @@ def serving(folder):
                 time.sleep(0.05)
             server = Server(port, log)
             server.client.create_bucket(Bucket=BUCKET)
+            # A process that knows a server of this kind already goes on asking that one.
+            s3fs.S3FileSystem.clear_instance_cache()
             yield server
         finally:
+            s3fs.S3FileSystem.clear_instance_cache()
             process.kill()
             process.wait()
