@@ -36,7 +36,6 @@ from small_retriever import (
     IMAGE,
     SEVERAL,
     TEXT,
-    Frozen,
     Triplets,
     Words,
     asked,
@@ -129,7 +128,7 @@ def scenes_of(run: datagen.Run) -> Items:
     return Items(rows, torch.from_numpy(np.array(space.vectors, np.float32)))
 
 
-def told(texts: Iterable[str]) -> Frozen:
+def told(texts: Iterable[str]) -> dict[str, Array]:
     """What the text tower makes of ``texts``."""
     models.prepare()
     found = towers.load(towers.TowerSettings(model=CLIP))
@@ -137,7 +136,7 @@ def told(texts: Iterable[str]) -> Frozen:
     with torch.inference_mode():
         parts = [found.texts(found.tokenize(listed[at : at + 64])).pooled
                  for at in range(0, len(listed), 64)]  # fmt: skip
-    return Frozen(dict(zip(listed, torch.cat(parts).numpy(), strict=True)))
+    return dict(zip(listed, torch.cat(parts).numpy(), strict=True))
 
 
 def truths(items: Items, run: datagen.Run) -> Triplets:
@@ -175,12 +174,13 @@ def scenes(chosen: argparse.Namespace) -> None:
         made[share] = [(row, bool(judge.triplet(row).right)) for row in every(run)]
     items = scenes_of(run)
     lists = [row["modification"] for rows in made.values() for row, _ in rows]
-    side = told([*lists, *queries.texts])
+    frozen = told([*lists, *queries.texts])
     asked_twice = f"{len(several(queries)):,} of references that are asked for several things"
     print(f"\n{len(queries):,} queries ({asked_twice}), {len(gallery.rows):,} items\n")
-    test = Test(gallery.vectors, queries, lambda: side, chosen)
+    width = items.vectors.shape[1]
+    test = Test(gallery.vectors, queries, lambda: Words(lists, width, frozen), chosen)
     for weight in (0.0, 0.5, 1.0):
-        found = summed(gallery.vectors, side, queries, weight)
+        found = summed(gallery.vectors, frozen, queries, weight)
         told_of = {0.0: "image alone", 0.5: "the sum of both", 1.0: "text alone"}[weight]
         line([f"untrained, {told_of}", "–"], [found])
     for share, rows in made.items():
@@ -242,7 +242,7 @@ def recipes(data: Path) -> dict[str, list[str]]:
     return {
         "eufcc_cir": [],
         "covr_rule_based": [],
-        "cc_coir": [space, *caption, template, "steps.negatives=null"],
+        "cc_coir": [space, *caption, template],
         "facap": [space, "steps.pair.same_label=subCategory", "steps.vlm_then_llm={op: template}"],
         "spn4cir": [space, "steps.caption=null", "steps.rank_band.low=0.1",
                     "steps.rank_band.high=0.2"],
@@ -408,7 +408,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, nargs="+", default=[0.0, 0.3, 0.6])
     parser.add_argument("--writer", action="store_true", help="texts of the recipe's own writer")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--times", action="store_true")
     chosen = parser.parse_args()
