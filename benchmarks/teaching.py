@@ -329,7 +329,7 @@ def photos(chosen: argparse.Namespace) -> None:
     for name, changes in recipes(data).items():
         out = str(folder / "recipes" / name)
         datagen.run(name, out, [*given(data, paths["train"]), *changes, *ended], report=False)
-        rows = [(row, True) for row in every(datagen.load(out)) if row["verdict"] == schema.KEPT]
+        rows = [(row, None) for row in every(datagen.load(out)) if row["verdict"] == schema.KEPT]
         texts = sorted({row["modification"] for row, _ in rows})
         test = Test(gallery.vectors, queries, words(texts), chosen)
         compared(test, items, name, rows)
@@ -380,8 +380,9 @@ def compared(test: Test, items: Items, name: str, rows: Sequence[tuple[Any, bool
     begin = time.perf_counter()
     triplets = items.triplets(row for row, _ in rows)
     found = test.figures(items, triplets)
-    right = np.mean([good for _, good in rows])
-    line([f"{name} ({right:.1%} right)", f"{len(triplets):,}"], found)
+    judged = [good for _, good in rows if good is not None]
+    right = f" ({np.mean(judged):.1%} right)" if judged else ""
+    line([f"{name}{right}", f"{len(triplets):,}"], found)
     if test.chosen.times:
         print(f"  {(time.perf_counter() - begin) / len(found):.1f} s a training")
 
