@@ -10,7 +10,7 @@ run of its own (`datagen run` in a process, with Ray), which renders prompts, ke
 disk and checks it. Bare is an aiohttp client in a process that posts the very same bodies, made
 before, with as many requests at once, and looks at nothing. ``--peer`` names an interpreter that
 has ``openai`` (its asynchronous client, under a semaphore) or ``distilabel[openai]`` (a pipeline of
-ChatGeneration, whose batches are as large as the number of requests at once: its client sends a
+ChatGeneration in four processes, whose batches together are the requests at once: each sends a
 batch at a time); what it lacks is left out. Contenders take turns.
 """
 
@@ -31,6 +31,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+#: Processes of distilabel.
+REPLICAS = 4
 ANSWER = json.dumps({"modifications": ["make it blue", "a blue one"]})
 
 
@@ -167,22 +169,26 @@ def by_openai(url: str, folder: str, concurrency: int) -> None:
 
 
 def by_distilabel(url: str, folder: str, concurrency: int) -> None:
-    """A pipeline of ChatGeneration; a batch holds as many rows as there are requests at once."""
+    """A pipeline of ChatGeneration; batches of its processes hold the requests at once between
+    them.
+    """
     from distilabel.models import OpenAILLM
     from distilabel.pipeline import Pipeline
-    from distilabel.steps import LoadDataFromDicts
+    from distilabel.steps import LoadDataFromDicts, StepResources
     from distilabel.steps.tasks import ChatGeneration
 
     rows = [{"messages": body["messages"]} for body in bodies(folder)]
     with Pipeline(cache_dir=f"{folder}/distilabel-{time.time_ns()}") as pipeline:
-        load = LoadDataFromDicts(data=rows, batch_size=concurrency)
+        load = LoadDataFromDicts(data=rows, batch_size=len(rows))
         llm = OpenAILLM(
             model="tiny",
             base_url=f"{url}/v1",
             api_key="none",
             generation_kwargs={"max_new_tokens": 512, "temperature": 0.7},
         )
-        load >> ChatGeneration(llm=llm, input_batch_size=concurrency)
+        # Of 1, 2 and 4 processes that share the requests these were the fastest.
+        share = StepResources(replicas=REPLICAS)
+        load >> ChatGeneration(llm=llm, input_batch_size=concurrency // REPLICAS, resources=share)
     made = pipeline.run(use_cache=False)["default"]["train"]
     assert made["generation"] == [ANSWER] * len(rows)
 
