@@ -236,8 +236,9 @@ class Cache:
         return DatagenError(f"answers in {store.explained(self.folder, error)}")
 
 
-#: Asks that are made ready together, while others wait for servers.
-PART = 256
+#: Asks that are made ready together, while others wait for servers; and the first of a batch, for
+#: which nobody waits yet.
+PART, FIRST = 256, 32
 
 
 class Cached:
@@ -275,8 +276,7 @@ class Cached:
             else:
                 # Servers are kept busy while the next asks are made ready.
                 with ThreadPoolExecutor(2, thread_name_prefix="datagen-asks") as two:
-                    parts = [range(at, min(size, at + PART)) for at in range(0, size, PART)]
-                    for _ in two.map(batch.part, parts):
+                    for _ in two.map(batch.part, _parts(size)):
                         pass
         finally:
             self.cache.flush()
@@ -285,6 +285,14 @@ class Cached:
     def close(self) -> None:
         self.engine.close()
         self.cache.close()
+
+
+def _parts(size: int) -> Iterator[range]:
+    """The numbers below ``size`` in parts that grow."""
+    start, part = 0, min(FIRST, PART)
+    while start < size:
+        yield range(start, min(size, start + part))
+        start, part = start + part, min(PART, 2 * part)
 
 
 class _Batch:

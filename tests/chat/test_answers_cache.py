@@ -433,6 +433,7 @@ def test_parts_that_cross_give_every_ask_its_answer_and_send_none_twice(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache_module, "PART", part)
+        patch.setattr(cache_module, "FIRST", 1 + part // 3)
         before = Cached(Counting(), Cache(folder))
         before.answer([ask(str(number)) for number in sorted(kept)])
         before.close()
@@ -461,6 +462,7 @@ def test_a_part_that_stops_ends_the_others_and_keeps_what_was_answered(tmp_path:
     engine = Stops()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache_module, "PART", 50)
+        patch.setattr(cache_module, "FIRST", 50)
         cached = Cached(engine, Cache(str(tmp_path)))
         with pytest.raises(DatagenError, match="budget is spent"):
             cached.answer([ask(str(number)) for number in range(100, 600)])
