@@ -272,8 +272,7 @@ class _Runner:
         if done is None or (self.retry_failed and done["failed"]):
             return None
         operator = planned.step.operator if planned.step else None
-        still = getattr(operator, "still_stands", None)
-        if still is not None and not still(state.context(planned), done["notes"]):
+        if operator and not operator.still_stands(state.context(planned), done["notes"]):
             return None
         named = {"id": planned.id, "kind": planned.kind, "op": planned.op}
         return StepReport(**{**done, **named, "reused": True})

@@ -151,6 +151,13 @@ class Operator(ABC, Generic[S]):
         """Faults that can be seen before any row: missing files, models, extras. One line each."""
         return ()
 
+    def still_stands(self, context: Context, notes: Mapping[str, Any]) -> bool:
+        """Whether what a finished step left outside its table (shards, pictures) is still there.
+
+        ``notes`` are those of its result.
+        """
+        return True
+
     def reach(self) -> Iterable[str]:
         """Faults of what lies elsewhere (a server), one line each.
 
@@ -333,10 +340,6 @@ class TableOperator(Operator[S]):
     @abstractmethod
     def __call__(self, tables: Tables, context: Context, parallel: Parallel = serial) -> Result:
         """Make the new table, with a verdict for every input row."""
-
-    def still_stands(self, context: Context, notes: Mapping[str, Any]) -> bool:
-        """Whether what the step left outside its table (shards) is still as ``notes`` say."""
-        return True
 
 
 def verdicts(

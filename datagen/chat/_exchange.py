@@ -110,7 +110,8 @@ def parse(body: bytes, ask: Ask) -> Answer:
         fault = "cut off by the server's filter of contents"
     usage = data.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
-    tokens_in, tokens_out = map(_count, map(usage.get, ("prompt_tokens", "completion_tokens")))
+    tokens_in = _count(usage.get("prompt_tokens"))
+    tokens_out = _count(usage.get("completion_tokens"))
     if tokens_in is None:
         tokens_in = size_in_tokens(ask)
     if tokens_out is None:

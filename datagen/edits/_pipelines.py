@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field
@@ -346,10 +347,8 @@ def _downloaded(cls: Any, ref: ModelRef, variant: str | None) -> str:
         # Copied caches lack the hub's list of files; what lies in them may be all the same.
         from huggingface_hub import snapshot_download
 
-        try:
+        with suppress(Exception):
             return str(snapshot_download(ref.name, revision=commit, local_files_only=True))
-        except Exception:
-            pass
         raise
 
 

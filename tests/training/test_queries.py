@@ -12,9 +12,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs datagen[models]")
 
 import tiny_shards  # noqa: E402
+from tiny_trainings import COMBINER, curve, told  # noqa: E402
 
 from datagen.errors import DatagenError, RecipeError  # noqa: E402
-from datagen.training import logs, loop, settings  # noqa: E402
+from datagen.training import loop  # noqa: E402
 from datagen.training.across import Ranks  # noqa: E402
 from datagen.training.loader import Loader, LoaderSettings  # noqa: E402
 from datagen.training.loader_settings import named  # noqa: E402
@@ -24,11 +25,7 @@ from datagen.training.samples import number_of  # noqa: E402
 from datagen.training.towers import Words  # noqa: E402
 from datagen.training.wording import around  # noqa: E402
 
-SMALL = (
-    "model=bundled:tinyclip", "learning_rate=0.003", "loader.batch_size=8", "loader.workers=0",
-    "loader.chunk=4", "validation.on=none", "device=cpu",
-)  # fmt: skip
-NEIGHBOURS = ("composer={op: combiner, projection: 1, hidden: 1, dropout: 0.2}",
+NEIGHBOURS = (COMBINER,
               "queries.op=neighbours", "loss.references=none")  # fmt: skip
 MASKED = ("composer={op: inversion, hidden: 1}", "queries.op=masked", "loader.media=false",
           "loss.contrast=0", "loss.distance=1")  # fmt: skip
@@ -47,17 +44,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny_shards.write(folder / "run", rows)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def begun(shards: str, out: Path, *changes: str) -> loop.Training:
-    told = settings.read("", [*SMALL, *changes])
-    return loop.Training(named(shards), str(out), told, "cpu", Ranks(), lambda *_: None)
+    return loop.Training(named(shards), str(out), told(*changes), "cpu", Ranks(), lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -230,23 +218,19 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("changes", [NEIGHBOURS, MASKED, CAPTIONS], ids=lambda one: one[1])
 def test_a_stop_does_not_show(shards: str, tmp_path: Path, changes: tuple[str, ...]) -> None:
-    told = settings.read(
-        "", [*SMALL, *changes, "steps=4", "checkpoints.every=1", "queries.captions=0.3"]
-        if changes is NEIGHBOURS else [*SMALL, *changes, "steps=4", "checkpoints.every=1"],
-    )  # fmt: skip
-    loop.train([shards], str(tmp_path / "whole"), told)
+    more = ("queries.captions=0.3",) if changes is NEIGHBOURS else ()
+    chosen = told(*changes, "steps=4", "checkpoints.every=1", *more)
+    loop.train([shards], str(tmp_path / "whole"), chosen)
 
     def kill(step: int, steps: int, values: Any) -> None:
         if step == 3:
             raise Killed
 
     with pytest.raises(Killed):
-        loop.train([shards], str(tmp_path / "cut"), told, kill)
-    loop.train([shards], str(tmp_path / "cut"), told)
-    cut, whole = (
-        [line["loss"] for line in logs.read(str(tmp_path / name))] for name in ("cut", "whole")
-    )
-    assert cut == whole
+        loop.train([shards], str(tmp_path / "cut"), chosen, kill)
+    loop.train([shards], str(tmp_path / "cut"), chosen)
+    whole = curve(tmp_path / "whole")
+    assert curve(tmp_path / "cut") == whole
     assert len(set(whole)) > 1
 
 
@@ -280,4 +264,4 @@ def test_what_cannot_be_is_said_before_the_first_step(
 )
 def test_settings_that_do_not_go_together_are_named(changes: tuple[str, ...], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
-        settings.read("", [*SMALL, *changes])
+        told(*changes)

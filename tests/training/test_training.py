@@ -18,16 +18,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs datagen[models]")
 
 import tiny_shards  # noqa: E402
+from tiny_trainings import combined, curve  # noqa: E402
 
 from datagen.errors import DatagenError, RecipeError  # noqa: E402
 from datagen.training import checkpoints, logs, loop, retriever, settings  # noqa: E402
 from datagen.training.loader import Loader, LoaderSettings  # noqa: E402
-
-SMALL = (
-    "model=bundled:tinyclip", "composer={op: combiner, projection: 1, hidden: 1, dropout: 0.2}",
-    "learning_rate=0.003", "loader.batch_size=8", "loader.workers=0", "loader.chunk=4",
-    "validation.on=none", "device=cpu",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +33,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny_shards.write(folder / "run", rows, include_negatives=True)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def told(*changes: str) -> settings.TrainSettings:
-    return settings.read("", [*SMALL, *changes])
-
-
-def curve(out: Path) -> list[float]:
-    return [line["loss"] for line in logs.read(str(out))]
-
-
 def weights(out: Path) -> dict[str, Any]:
     found = checkpoints.last(str(out))
     assert found is not None
@@ -62,19 +41,19 @@ def weights(out: Path) -> dict[str, Any]:
 
 def test_a_trained_folder_answers(shards: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    loop.train([shards], str(out), told("steps=2"))
+    loop.train([shards], str(out), combined("steps=2"))
     answers = retriever.load(str(out), device="cpu")
     medium = {"path": str(Path(shards).parent / "items" / "3.bin"), "modality": "image"}
     (one,) = answers.queries([[medium]], ["3 to 4, said 0"])
     assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
     assert "trained_steps: 2" in (out / "README.md").read_text()
-    assert loop.train([shards], str(out), told("steps=2")).before
+    assert loop.train([shards], str(out), combined("steps=2")).before
 
 
 def test_the_same_seed_learns_the_same(shards: str, tmp_path: Path) -> None:
     for name in ("one", "other"):
-        loop.train([shards], str(tmp_path / name), told("steps=3"))
-    loop.train([shards], str(tmp_path / "another"), told("steps=3", "seed=1"))
+        loop.train([shards], str(tmp_path / name), combined("steps=3"))
+    loop.train([shards], str(tmp_path / "another"), combined("steps=3", "seed=1"))
     assert curve(tmp_path / "one") == curve(tmp_path / "other")
     assert curve(tmp_path / "one") != curve(tmp_path / "another")
 
@@ -87,7 +66,7 @@ def test_a_stop_anywhere_does_not_show(shards: str, tmp_path: Path) -> None:
     """Noise weights, the mean of weights, dropout and accumulation go on as they were."""
     changes = ("steps=11", "checkpoints.every=2", "ema=0.9", "noise.warmup=1", "accumulate=2",
                "warmup=2")  # fmt: skip
-    loop.train([shards], str(tmp_path / "whole"), told(*changes))
+    loop.train([shards], str(tmp_path / "whole"), combined(*changes))
     for stop in (1, 5, 6):
 
         def kill(step: int, steps: int, values: Any, stop: int = stop) -> None:
@@ -95,8 +74,8 @@ def test_a_stop_anywhere_does_not_show(shards: str, tmp_path: Path) -> None:
                 raise Killed
 
         with pytest.raises(Killed):
-            loop.train([shards], str(tmp_path / "cut"), told(*changes), kill)
-    loop.train([shards], str(tmp_path / "cut"), told(*changes))
+            loop.train([shards], str(tmp_path / "cut"), combined(*changes), kill)
+    loop.train([shards], str(tmp_path / "cut"), combined(*changes))
     assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
     assert len(curve(tmp_path / "whole")) == 11
     files = ("composer.safetensors", "open_clip_model.safetensors")
@@ -134,7 +113,7 @@ def one_rank(
 
 
 def test_a_killed_training_goes_on(shards: str, tmp_path: Path) -> None:
-    chosen = told("steps=5", "checkpoints.every=2")
+    chosen = combined("steps=5", "checkpoints.every=2")
     loop.train([shards], str(tmp_path / "whole"), chosen)
     out = str(tmp_path / "cut")
     assert in_processes(1, shards, out, chosen, 3) == [-signal.SIGKILL]
@@ -147,8 +126,8 @@ def test_a_killed_training_goes_on(shards: str, tmp_path: Path) -> None:
 def test_two_processes_learn_what_one_does(shards: str, tmp_path: Path, chunk: int) -> None:
     changes = ("steps=3", "composer.dropout=0", "loader.negatives=2", "loss.caption=0.5",
                "model.image=projection", "loss.learned=true", "noise.warmup=1")  # fmt: skip
-    loop.train([shards], str(tmp_path / "one"), told(*changes))
-    half = told(*changes, "loader.batch_size=4", f"chunk={chunk}")
+    loop.train([shards], str(tmp_path / "one"), combined(*changes))
+    half = combined(*changes, "loader.batch_size=4", f"chunk={chunk}")
     assert in_processes(2, shards, str(tmp_path / "two"), half, 0) == [0, 0]
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=1e-4)
     norms = [
@@ -170,16 +149,16 @@ def test_two_processes_make_the_queries_and_find_the_negatives_of_one(
     shards: str, tmp_path: Path, changes: tuple[str, ...]
 ) -> None:
     told_ = ("composer.dropout=0", *changes)
-    loop.train([shards], str(tmp_path / "one"), told(*told_))
-    half = told(*told_, "loader.batch_size=4")
+    loop.train([shards], str(tmp_path / "one"), combined(*told_))
+    half = combined(*told_, "loader.batch_size=4")
     assert in_processes(2, shards, str(tmp_path / "two"), half, 0) == [0, 0]
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=1e-4)
 
 
 def test_chunks_learn_what_the_whole_batch_does(shards: str, tmp_path: Path) -> None:
     changes = ("steps=3", "composer.dropout=0", "model.image=1", "model.text=projection")
-    loop.train([shards], str(tmp_path / "whole"), told(*changes))
-    loop.train([shards], str(tmp_path / "chunks"), told(*changes, "chunk=3"))
+    loop.train([shards], str(tmp_path / "whole"), combined(*changes))
+    loop.train([shards], str(tmp_path / "chunks"), combined(*changes, "chunk=3"))
     np.testing.assert_allclose(curve(tmp_path / "chunks"), curve(tmp_path / "whole"), rtol=1e-4)
 
 
@@ -187,8 +166,8 @@ def test_accumulated_batches_are_their_mean(shards: str, tmp_path: Path) -> None
     """Of the first step: the loss of two batches of 8 is the mean of theirs, and so is the norm
     of the gradient at most the mean of theirs."""
     still = ("composer.dropout=0", "learning_rate=1e-12", "schedule=constant")
-    loop.train([shards], str(tmp_path / "each"), told(*still, "steps=2"))
-    loop.train([shards], str(tmp_path / "both"), told(*still, "steps=1", "accumulate=2"))
+    loop.train([shards], str(tmp_path / "each"), combined(*still, "steps=2"))
+    loop.train([shards], str(tmp_path / "both"), combined(*still, "steps=1", "accumulate=2"))
     each, (both,) = logs.read(str(tmp_path / "each")), logs.read(str(tmp_path / "both"))
     assert both["loss"] == pytest.approx(np.mean([line["loss"] for line in each]), rel=1e-5)
     assert both["gradient"] <= np.mean([line["gradient"] for line in each])
@@ -219,9 +198,9 @@ def test_weights_and_biases_are_told_every_step(tmp_path: Path, monkeypatch: Any
 
 
 def test_other_settings_do_not_mix_into_a_training(shards: str, tmp_path: Path) -> None:
-    loop.train([shards], str(tmp_path / "out"), told("steps=1"))
+    loop.train([shards], str(tmp_path / "out"), combined("steps=1"))
     with pytest.raises(DatagenError, match="another learning_rate and steps began here"):
-        loop.train([shards], str(tmp_path / "out"), told("steps=2", "learning_rate=0.1"))
+        loop.train([shards], str(tmp_path / "out"), combined("steps=2", "learning_rate=0.1"))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +214,7 @@ def test_other_settings_do_not_mix_into_a_training(shards: str, tmp_path: Path) 
 )
 def test_a_wrong_setting_is_named_with_its_mend(override: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
-        told(override)
+        combined(override)
 
 
 @pytest.mark.parametrize("name", settings.names())
