@@ -80,7 +80,12 @@ class Making:
             try:
                 one.negatives.append(self._negative(place, about))
             except Lost as error:
-                self.maker.fault(self.made, drawn, error.args)
+                run, entry = (
+                    (drawn.run, drawn.entry)
+                    if isinstance(place, int)
+                    else (place[0], self.others[place][0])
+                )
+                self.maker.fault(self.made, run, entry, error.args)
         self.made.items.extend(item for _, item in self.own)
         self.made.pictures.extend(self.new)
         self.shared.update(self.own)
@@ -107,7 +112,7 @@ class Making:
         if not one.targets:
             one.target_ids = [drawn.entry.targets[drawn.targets[0]]]
         for fault in faults:
-            self.maker.fault(self.made, drawn, fault)
+            self.maker.fault(self.made, drawn.run, drawn.entry, fault)
 
     def _negative(self, place: int | Place, about: Mapping[str, Any]) -> int:
         """The number of a negative of its own, or of another triplet's medium. Raises Lost."""

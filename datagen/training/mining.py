@@ -41,6 +41,11 @@ class Mining(Hook):
             raise DatagenError("mining: loss.negatives is none; set own or all, or no mining")
         limit = parts.settings.loader.limit
         self.gallery = Gallery.of(parts.loader.runs, limit, settings.candidates == "all")
+        if not len(self.gallery):
+            raise DatagenError(
+                "mining: no triplet has a medium that could be a negative (targets are texts or "
+                "vectors alone); train without mining"
+            )
         self._right = self.gallery.answers(parts.loader.runs)
         shape = (self.gallery.triplets, settings.keep)
         self._chosen = np.full(shape, -1, np.int32)

@@ -79,7 +79,7 @@ class Maker:
                 try:
                     made.samples.append(Making(self, made, one, held[at], shared, others).sample())
                 except Lost as error:
-                    self.fault(made, one, error.args, lost=True)
+                    self.fault(made, one.run, one.entry, error.args, lost=True)
                     lost += 1
             waiting, spares = spares[:lost], spares[lost:]
         return made
@@ -104,12 +104,12 @@ class Maker:
         return all(eye.augmentation is None for eye in self.eyes)
 
     def fault(
-        self, made: Chunk, one: Drawn, about: tuple[str, str, str], lost: bool = False
+        self, made: Chunk, run: int, entry: Entry, about: tuple[str, str, str], lost: bool = False
     ) -> None:
-        """Note what is broken: member, rule and detail."""
+        """Note what is broken in a triplet: member, rule and detail."""
         member, rule, detail = about
         made.faults.append(
-            Fault(self.names[one.run], one.entry.path, one.entry.key, member, rule, detail, lost)
+            Fault(self.names[run], entry.path, entry.key, member, rule, detail, lost)
         )
 
     def _draw(self, ticket: Ticket, run: int, row: int, target: int, place: int) -> Drawn:

@@ -23,6 +23,7 @@ from datagen import frames, store
 from datagen.errors import DatagenError
 from datagen.training.batch import moved, padded
 from datagen.training.loader import Augmentation, Loader, LoaderSettings, Source
+from datagen.training.others import Gallery, Others
 from datagen.training.samples import CAPTION, COMPOSED, IMAGE_ONLY, TEXT_ONLY, number_of
 
 
@@ -283,6 +284,23 @@ def test_broken_media_are_left_out_counted_and_named(items, tmp_path):
     again, other = load(run, replace=True), load(run, replace=True, workers=1, start="fork")
     assert epoch(again) == epoch(other)
     other.close()
+
+
+def test_a_broken_negative_is_named_by_the_triplet_that_holds_it(items, tmp_path):
+    """Of two runs; the last target of the second is the negative of all triplets."""
+    first = tiny_shards.write(tmp_path / "first", chain(items, 3, negatives=0))
+    rows = chain(items, 3, negatives=0, first=20)
+    second = tiny_shards.write(tmp_path / "second", rows)
+    spoil(second, items.bytes[items(23)["id"]])
+    loader = load([first, second])
+    gallery = Gallery.of(loader.runs)
+    other = gallery.at(np.asarray(ids([items(23)])))[0]
+    loader.others = Others(gallery, np.full((6, 1), other, np.int32), 1)
+    assert len(epoch(loader)) == 5
+    key = rows[2]["id"]
+    assert Counter((one.run, one.key, one.member, one.lost) for one in loader.faults) == {
+        (second, key, "target.0", False): 5, (second, key, "target.0", True): 1,
+    }  # fmt: skip
 
 
 def test_a_batch_of_nothing_but_broken_samples_is_passed_over(items, tmp_path):

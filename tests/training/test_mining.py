@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import settings as run_with
@@ -14,20 +15,17 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="needs datagen[models]")
 
 import tiny_shards  # noqa: E402
+from tiny_trainings import combined, curve  # noqa: E402
 
 from datagen.errors import DatagenError  # noqa: E402
-from datagen.training import checkpoints, logs, loop, settings  # noqa: E402
+from datagen.training import checkpoints, loop  # noqa: E402
 from datagen.training.answering import Answering  # noqa: E402
 from datagen.training.hard_negatives import HardNegativeSettings, hard  # noqa: E402
 from datagen.training.loader import Loader, LoaderSettings  # noqa: E402
 from datagen.training.others import Gallery, Others  # noqa: E402
 from datagen.training.samples import number_of  # noqa: E402
 
-SMALL = (
-    "model=bundled:tinyclip", "composer={op: combiner, projection: 1, hidden: 1, dropout: 0.2}",
-    "learning_rate=0.003", "loader.batch_size=8", "loader.workers=0", "loader.chunk=4",
-    "validation.on=none", "device=cpu", "mining.draw=2", "mining.keep=6", "mining.choice=top",
-)  # fmt: skip
+MINED = ("mining.draw=2", "mining.keep=6", "mining.choice=top")
 COUNT = 17
 
 
@@ -37,18 +35,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("shards")
     rows = tiny_shards.chain(tiny_shards.Items(folder / "items"), COUNT, negatives=0)
     return tiny_shards.write(folder / "run", rows, max_count=9)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def told(*changes: str) -> settings.TrainSettings:
-    return settings.read("", [*SMALL, *changes])
 
 
 def window(scores: list[float], right: set[int], depth: int = 0) -> list[int]:
@@ -139,7 +125,7 @@ def begun(shards: str, out: Path, *changes: str) -> loop.Training:
     from datagen.training.loader_settings import named
 
     return loop.Training(
-        named(shards), str(out), told(*changes), "cpu", Ranks(), lambda *_: None
+        named(shards), str(out), combined(*MINED, *changes), "cpu", Ranks(), lambda *_: None
     )  # fmt: skip
 
 
@@ -191,7 +177,7 @@ class Killed(Exception):
 def test_a_stop_does_not_show_where_negatives_are_mined(shards: str, tmp_path: Path) -> None:
     """Two steps an epoch; stopped within, and at the end of, an epoch."""
     changes = ("steps=7", "checkpoints.every=1", "mining.warmup=1", "mining.every=2")
-    loop.train([shards], str(tmp_path / "whole"), told(*changes))
+    loop.train([shards], str(tmp_path / "whole"), combined(*MINED, *changes))
     for stop in (2, 5):
 
         def kill(step: int, steps: int, values: Any, stop: int = stop) -> None:
@@ -199,12 +185,9 @@ def test_a_stop_does_not_show_where_negatives_are_mined(shards: str, tmp_path: P
                 raise Killed
 
         with pytest.raises(Killed):
-            loop.train([shards], str(tmp_path / "cut"), told(*changes), kill)
-    loop.train([shards], str(tmp_path / "cut"), told(*changes))
-    curves = [
-        [line["loss"] for line in logs.read(str(tmp_path / name))] for name in ("cut", "whole")
-    ]
-    assert curves[0] == curves[1]
+            loop.train([shards], str(tmp_path / "cut"), combined(*MINED, *changes), kill)
+    loop.train([shards], str(tmp_path / "cut"), combined(*MINED, *changes))
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
     states = [checkpoints.last(str(tmp_path / name)) for name in ("cut", "whole")]
     mined = [state["hooks"]["mining"]["chosen"] for state in states if state]
     assert torch.equal(*mined)
@@ -213,3 +196,16 @@ def test_a_stop_does_not_show_where_negatives_are_mined(shards: str, tmp_path: P
 def test_mining_without_negatives_in_the_loss_is_an_error(shards: str, tmp_path: Path) -> None:
     with pytest.raises(DatagenError, match="set own or all"):
         begun(shards, tmp_path, "loss.negatives=none")
+
+
+def test_without_media_there_is_nothing_to_mine(tmp_path: Path) -> None:
+    """Targets that are vectors alone, references left out."""
+    items = tiny_shards.Items(tmp_path / "items")
+    rows = tiny_shards.chain(items, 4, negatives=0)
+    for row in rows:
+        row["targets"] = [{**one, "media": None} for one in row["targets"]]
+    vectors = pa.array(np.eye(4, 8, dtype=np.float32).tolist(), pa.list_(pa.float32(), 8))
+    table = pa.Table.from_pylist(rows, schema=tiny_shards.TRIPLETS)
+    run = tiny_shards.write(tmp_path / "run", table.append_column("target_vector", vectors))
+    with pytest.raises(DatagenError, match="no triplet has a medium"):
+        begun(run, tmp_path / "out", "mining.candidates=targets", "loader.batch_size=4")
