@@ -26,6 +26,8 @@ Array = np.ndarray[Any, Any]
 
 #: Frames that a model is given of one clip, at most.
 MOST = 64
+#: What :func:`is_ratio` wants.
+RATIO = "a ratio of sides from 1 to 100 expected, or 0 for none"
 _NAMED = {"first": 1, "middle": 1, "key": frames.KEYS}
 
 
@@ -61,7 +63,9 @@ class Geometry:
 
     height, width: pixels; mean, std: per channel, of values 0 to 1; interpolation: bicubic or
     bilinear; resize_mode: shortest (then crop), longest (then pad) or squash; fill: grey value
-    of padding, 0 to 255.
+    of padding, 0 to 255; ratio: pictures that are longer than so many times their shorter side are
+    padded with black to it before all else (TargetPad of CLIP4Cir, arXiv:2308.11485), so that
+    less of them is cropped; 0: none are.
     """
 
     height: int
@@ -71,6 +75,7 @@ class Geometry:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
     fill: int = 0
+    ratio: float = 0.0
 
     @property
     def size(self) -> int:
@@ -79,6 +84,7 @@ class Geometry:
 
     def fit(self, picture: Image.Image) -> Array:
         """Resize and crop an RGB image to uint8 (height, width, 3)."""
+        picture = self.padded(picture)
         bilinear = self.interpolation == "bilinear"
         how = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
         if self.resize_mode == "squash":
@@ -98,10 +104,33 @@ class Geometry:
         plain = picture if picture.mode == "RGB" else picture.convert("RGB")
         return np.asarray(plain, dtype=np.uint8)
 
+    def padded(self, picture: Image.Image) -> Image.Image:
+        """``picture``, on a larger black ground where it is too long for ``ratio``."""
+        size = self.ground(picture.size)
+        if size == picture.size:
+            return picture
+        ground = Image.new(picture.mode, size)
+        left, top = (size[0] - picture.width) // 2, (size[1] - picture.height) // 2
+        ground.paste(picture, (left, top))
+        return ground
+
+    def ground(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of a picture of ``size`` behind :meth:`padded`."""
+        longer, shorter = max(size), min(size)
+        if not self.ratio or longer < self.ratio * shorter:
+            return size
+        width, height = (one + 2 * max(0, int((longer / self.ratio - one) / 2)) for one in size)
+        return width, height
+
     def _keep_ratio(self, size: tuple[int, int]) -> tuple[int, int]:
         ratios = (size[1] / self.height, size[0] / self.width)
         ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
         return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
+
+
+def is_ratio(value: float) -> bool:
+    """Whether ``value`` can be the ``ratio`` of a :class:`Geometry`."""
+    return value == 0 or 1 <= value <= 100
 
 
 def shortest(size: tuple[int, int], wanted: int) -> tuple[int, int]:

@@ -33,6 +33,10 @@ Frames = Annotated[str, typer.Option(help="Frames of a clip: a number, first, mi
 Composer = Annotated[
     str, typer.Option(help="How a model without one is asked, as YAML: {op: sum, how: slerp}.")
 ]
+Pad = Annotated[
+    float | None,
+    typer.Option(help="Pad images whose sides differ by more than this ratio, such as 1.25."),
+]
 Listed = Annotated[
     bool, typer.Option("--list", help="List the benchmarks; with -b, the rules of one.")
 ]
@@ -64,6 +68,7 @@ def eval_command(
     batch_size: Annotated[int, typer.Option(help="Images of every forward pass.", min=1)] = 64,
     frames: Frames = "",
     composer: Composer = "",
+    pad: Pad = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     listed: Listed = False,
 ) -> None:
@@ -87,6 +92,7 @@ def eval_command(
         "batch_size": batch_size,
         "choice": _frames(frames),
         "composer": _composer(composer),
+        "pad": pad,
     }
     protocol = protocols.protocol(benchmark, rules or ())
     if benchmark.startswith(protocols.RUN):

@@ -85,7 +85,8 @@ class Eye:
             change = _Change.drawn(self.augmentation, random)
         if not clip:
             size = _size(about)
-            scale = self._scale(change.box(size) if change and size else None, size)
+            ground = self.geometry.ground(size) if size else None
+            scale = self._scale(change.box(ground) if change and ground else None, ground)
             whole = scale == 1 or size is None
             draft = None if whole else min(size or (1, 1)) // scale
             picture = media.decode(data, draft=draft, limits=self.limits)
@@ -113,6 +114,7 @@ class Eye:
         """``size``: of the picture as it was before a smaller decode."""
         if change is None:
             return self.geometry.fit(picture)
+        picture, size = self.geometry.padded(picture), self.geometry.ground(size)
         box = change.box(size)
         bilinear = self.geometry.interpolation == "bilinear"
         how = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC

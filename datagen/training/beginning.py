@@ -27,6 +27,7 @@ def model(settings: TrainSettings, device: str) -> Model:
             image=chosen.image,
             text=chosen.text,
             lora=chosen.lora,
+            pad=chosen.pad,
         )
     else:
         found = towers.load(chosen.model_copy(update={"model": str(ref)}), device)

@@ -40,7 +40,8 @@ _TOWERS = (
 class Note(Settings):
     """What ``retriever.json`` holds.
 
-    format: of the file; composer: its name as ``op`` and its settings; frames: of a clip;
+    format: of the file; composer: its name as ``op`` and its settings; frames: of a clip; pad: of
+    images, as in :class:`datagen.training.towers.TowerSettings`;
     temperature: of the weights of a clip's frames; base: the model that training began with;
     training: how it was trained, whatever the training says; datagen: the version that wrote it.
     """
@@ -48,6 +49,7 @@ class Note(Settings):
     format: Literal[1] = 1
     composer: dict[str, Any]
     frames: preprocess.Frames = 8
+    pad: float = 0.0
     temperature: float = Field(0.1, gt=0)
     base: str = ""
     training: dict[str, Any] = Field(default_factory=dict)
@@ -81,6 +83,7 @@ def save(
     note = Note(
         composer={"op": model.op, **model.composer.settings.model_dump(mode="json")},
         frames=choice,
+        pad=model.towers.geometry.ratio,
         temperature=model.temperature,
         base=model.towers.reference,
         training=json.loads(json.dumps(dict(training or {}))),
@@ -120,6 +123,7 @@ def model(
     image: towers.Parts = "none",
     text: towers.Parts = "none",
     lora: towers.LoraSettings | None = None,
+    pad: float | None = None,
 ) -> Model:
     """The model in ``folder``, to ask or to train further. Raises DatagenError."""
     note = read(folder)
@@ -128,6 +132,7 @@ def model(
         image=image,
         text=text,
         lora=lora,
+        pad=note.pad if pad is None else pad,
         trust_remote_code=trust_remote_code,
     )
     found = towers.load(settings, device, precision)
@@ -151,8 +156,13 @@ def model(
 
 
 def load(
-    folder: str, device: str, precision: str, trust_remote_code: bool = False
+    folder: str,
+    device: str,
+    precision: str,
+    trust_remote_code: bool = False,
+    pad: float | None = None,
 ) -> tuple[Model, frames.Choice]:
     """The model in ``folder``, and which frames of clips it takes. Raises DatagenError."""
-    found = model(folder, device=device, precision=precision, trust_remote_code=trust_remote_code)
+    code = trust_remote_code
+    found = model(folder, device=device, precision=precision, trust_remote_code=code, pad=pad)
     return found, read(folder).frames

@@ -16,6 +16,7 @@ import numpy as np
 
 from datagen import frames, models
 from datagen.errors import DatagenError
+from datagen.preprocess import RATIO, is_ratio
 
 Array = np.ndarray[Any, Any]
 
@@ -56,6 +57,7 @@ def load(
     choice: frames.Choice | None = None,
     composer: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    pad: float | None = None,
 ) -> Retriever:
     """The retriever of ``reference``.
 
@@ -64,9 +66,12 @@ def load(
     wrote, by ``file:…`` or its plain path. device, precision: as in :mod:`datagen.models`;
     batch_size: frames, and queries, of every forward pass; choice: frames of a clip, by default
     the folder's own, or eight; composer: settings of another composer (``{"op": "sum",
-    "how": "slerp"}``) for a model that is asked zero-shot.
+    "how": "slerp"}``) for a model that is asked zero-shot; pad: longest images, as a ratio of
+    sides, beyond which they are padded, by default the folder's own, or none.
     Raises DatagenError where the model is absent, broken or no dual encoder.
     """
+    if pad is not None and not is_ratio(pad):
+        raise DatagenError(f"pad {pad:g}: {RATIO}")
     ref = _parsed(reference)
     with models.loading(str(ref)):
         models.prepare()
@@ -79,10 +84,10 @@ def load(
     if ref.folder and os.path.isfile(os.path.join(ref.folder, RETRIEVER)):
         if composer is not None:
             raise DatagenError(f"{ref.folder}: has a composer of its own; name none")
-        model, own = folders.load(ref.folder, device, precision, trust_remote_code)
+        model, own = folders.load(ref.folder, device, precision, trust_remote_code, pad)
     else:
         given = {"op": "sum"} if composer is None else composer
-        model, own = zero_shot.load(ref, given, device, precision, trust_remote_code), 8
+        model, own = zero_shot.load(ref, given, device, precision, trust_remote_code, pad), 8
     return Answering(model, batch_size, own if choice is None else choice)
 
 

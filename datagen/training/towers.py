@@ -12,7 +12,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from datagen import models, vision
 from datagen.errors import DatagenError
-from datagen.preprocess import Geometry
+from datagen.preprocess import RATIO, Geometry, is_ratio
 from datagen.step import Settings
 
 #: What of a tower is trained: nothing, its projection, everything, or so many blocks at its end
@@ -47,18 +47,22 @@ class TowerSettings(Settings):
 
     image, text: what is trained of each tower: ``none``, ``projection`` (into the shared space),
     ``all``, or a number of blocks at its end, with the projection. lora: adapters in the blocks,
-    whose weights stay as they are. trust_remote_code: run code that a model of the Hub brings
-    along, as the user who runs it; off unless you know that code.
+    whose weights stay as they are. pad: ``ratio`` of :class:`datagen.preprocess.Geometry`, 1.25 in
+    CLIP4Cir; by default what a trained folder has, else none. trust_remote_code: run code that a
+    model of the Hub brings along, as the user who runs it; off unless you know that code.
     """
 
     model: str
     image: Parts = "none"
     text: Parts = "none"
     lora: LoraSettings | None = None
+    pad: float | None = None
     trust_remote_code: bool = False
 
     @model_validator(mode="after")
     def _sense(self) -> TowerSettings:
+        if self.pad is not None and not is_ratio(self.pad):
+            raise ValueError(f"pad: {RATIO}")
         for name in self.lora.towers if self.lora else ():
             if getattr(self, name) not in ("none", "projection"):
                 raise ValueError(f"{name}: with lora its blocks stay; set none or projection")
@@ -274,5 +278,6 @@ def load(settings: TowerSettings, device: str = "cpu", precision: str = "fp32") 
         towers = _transformers_towers.load(ref, device, precision)
     else:
         towers = _open_clip_towers.load(ref, device, precision, settings.trust_remote_code)
+    towers.geometry = replace(towers.geometry, ratio=settings.pad or 0.0)
     towers.choose(settings)
     return towers

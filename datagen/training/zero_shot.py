@@ -16,8 +16,9 @@ def load(
     device: str,
     precision: str,
     trust_remote_code: bool = False,
+    pad: float | None = None,
 ) -> Model:
     """The model of ``ref`` with ``composer``. Raises DatagenError."""
-    settings = towers.TowerSettings(model=str(ref), trust_remote_code=trust_remote_code)
+    settings = towers.TowerSettings(model=str(ref), trust_remote_code=trust_remote_code, pad=pad)
     found = towers.load(settings, device, precision)
     return Model(found, composers.make(composer, found).to(device), str(composer["op"]))

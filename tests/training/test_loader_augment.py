@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,47 @@ def test_pixels_without_augmentation_are_the_models_own(geometry, about):
     data = photo()
     (found,) = Eye(geometry).pictures(data, about, rng())
     assert (found == geometry.fit(media.decode(data))).all()
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.one_of(st.just(0.0), st.floats(1, 4)))
+def test_long_pictures_are_padded_to_a_ratio(wide: int, high: int, ratio: float):
+    """The picture stays whole, in the middle of black, and no longer side grows."""
+    picture = Image.new("RGB", (wide, high), (9, 8, 7))
+    found = np.asarray(replace(SQUARE, ratio=ratio).padded(picture))
+    high_now, wide_now, _ = found.shape
+    assert max(wide_now, high_now) == max(wide, high)
+    if ratio:  # of whole pixels on both sides
+        assert min(wide_now, high_now) + 2 > min(max(wide, high) / ratio, min(wide, high))
+        assert min(wide_now, high_now) <= max(min(wide, high), max(wide, high) / ratio)
+    else:
+        assert (wide_now, high_now) == (wide, high)
+    left, top = (wide_now - wide) // 2, (high_now - high) // 2
+    assert (found[top : top + high, left : left + wide] == (9, 8, 7)).all()
+    assert int((found > 0).any(axis=-1).sum()) == wide * high
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(scale=(0.3, 0.9), flip=0.5)])
+def test_padding_comes_before_all_else(augmentation):
+    """As if the file had been padded, by torchvision."""
+    from torchvision.transforms.functional import pad
+
+    picture = Image.open(io.BytesIO(photo((300, 100)))).convert("RGB")
+    files = []
+    for one in (picture, pad(picture, [0, 70, 0, 70], 0, "constant")):
+        out = io.BytesIO()
+        one.save(out, "PNG")
+        files.append(out.getvalue())
+    own = Eye(replace(SQUARE, ratio=1.25), augmentation=augmentation)
+    plain = Eye(SQUARE, augmentation=augmentation)
+    for about in ({}, {"width": 300, "height": 100}):
+        known = {"width": 300, "height": 240} if about else {}
+        for seed in range(5):
+            padded = own.pictures(files[0], about, rng(seed))
+            assert (padded == plain.pictures(files[1], known, rng(seed))).all()
+    small = replace(own, draft=1.0).pictures(photo((3000, 1000)), {"width": 3000, "height": 1000},
+                                             rng(1))  # fmt: skip
+    whole = own.pictures(photo((3000, 1000)), {}, rng(1))
+    assert np.abs(small.astype(int) - whole).mean() < 3
 
 
 def test_a_smaller_decode_comes_close_to_the_whole_one():

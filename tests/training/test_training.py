@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import json
 import multiprocessing
 import os
 import signal
@@ -14,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="needs datagen[models]")
 
 import tiny_shards  # noqa: E402
-from tiny_trainings import combined, curve  # noqa: E402
+from tiny_trainings import SMALL, combined, curve  # noqa: E402
 
 from datagen.errors import DatagenError, RecipeError  # noqa: E402
 from datagen.training import checkpoints, logs, loop, retriever, settings  # noqa: E402
@@ -48,6 +50,28 @@ def test_a_trained_folder_answers(shards: str, tmp_path: Path) -> None:
     assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
     assert "trained_steps: 2" in (out / "README.md").read_text()
     assert loop.train([shards], str(out), combined("steps=2")).before
+
+
+def test_a_folder_knows_how_its_images_are_padded(shards: str, tmp_path: Path) -> None:
+    """Padded by the folder, by hand, and when it is trained on."""
+    out = tmp_path / "out"
+    loop.train([shards], str(out), combined("steps=1", "model.pad=1.25"))
+    long = Image.radial_gradient("L").resize((200, 100)).convert("RGB")
+    ground = Image.new("RGB", (200, 160))
+    ground.paste(long, (0, 30))
+    places = []
+    for name, picture in (("long", long), ("ground", ground)):
+        picture.save(tmp_path / f"{name}.png")
+        places.append({"path": str(tmp_path / f"{name}.png"), "modality": "image"})
+    own, by_hand = retriever.load(str(out), device="cpu").targets(places)
+    np.testing.assert_array_equal(own, by_hand)
+    cropped, _ = retriever.load(str(out), device="cpu", pad=0).targets(places)
+    assert np.abs(cropped - own).max() > 1e-3
+    again = tmp_path / "again"
+    loop.train([shards], str(again), settings.read("", [f"model={out}", *SMALL[1:], "steps=1"]))
+    assert json.loads((again / "retriever.json").read_text())["pad"] == 1.25
+    with pytest.raises(DatagenError, match="a ratio of sides from 1 to 100"):
+        retriever.load(str(out), device="cpu", pad=0.5)
 
 
 def test_the_same_seed_learns_the_same(shards: str, tmp_path: Path) -> None:
