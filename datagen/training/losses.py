@@ -102,7 +102,12 @@ class Contrast(nn.Module):  # type: ignore[misc]
 
     def scale(self) -> Tensor:
         """What cosines are multiplied by."""
-        return self.log_scale.exp().clamp(max=max(_STEEPEST, 1 / self.settings.temperature))
+        if self.settings.learned:
+            # The weight itself is held: beyond a bound in the graph it would have no gradient, and
+            # never come back.
+            most = max(_STEEPEST, 1 / self.settings.temperature)
+            self.log_scale.data.clamp_(max=math.log(most))
+        return self.log_scale.exp()
 
     def forward(
         self,

@@ -217,6 +217,17 @@ def test_weights_make_the_mean_and_a_learned_temperature_moves() -> None:
     assert not list(Contrast(LossSettings()).parameters())
 
 
+@pytest.mark.parametrize("begin", [0.01, 0.002, 0.07])
+def test_a_learned_temperature_comes_back_from_its_bound(begin: float) -> None:
+    contrast = Contrast(LossSettings(temperature=begin, learned=True))
+    contrast.log_scale.data.fill_(12)
+    # Each query has the target of the next one: any sharpness is too much.
+    queries = unit(4, 6)
+    contrast(queries, Candidates(**{**vars(one_each(4)), "vectors": -queries})).total.backward()
+    assert float(contrast.scale()) == pytest.approx(max(100, 1 / begin), rel=1e-5)
+    assert contrast.log_scale.grad > 0, "a step of descent lowers it"
+
+
 def test_captions_of_targets_are_a_second_loss() -> None:
     queries, some, captions = unit(5, 6), one_each(5), unit(5, 6, seed=9)
     there = torch.tensor([True, True, False, True, True])
