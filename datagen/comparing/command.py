@@ -26,7 +26,7 @@ def compare_command(
         typer.Option(help="run:DIR#SPLIT to measure on; by default val of every run."),
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="A training recipe; by default a small one.")
+        str, typer.Option("--recipe", "-r", help="A training recipe; by default small.")
     ] = "",
     metric: Annotated[str, typer.Option(help="R@1, R@5, R@10, R@50 or mAP.")] = "R@10",
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster.")] = None,

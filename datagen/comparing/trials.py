@@ -19,15 +19,8 @@ from datagen.training.loader_settings import Source
 #: Called with what is being done.
 Say = Callable[[str], None]
 
-#: What learns where nobody says otherwise: small enough for a CPU.
-SMALL: Mapping[str, Any] = {
-    "model": {"model": "bundled:tinyclip"},
-    "composer": {"op": "combiner", "projection": 2, "hidden": 4, "dropout": 0.1},
-    "loader": {"batch_size": 64, "frames": 4},
-    "learning_rate": 1e-3,
-    "steps": 300,
-    "warmup": 10,
-}
+#: The training recipe where nobody names another.
+SMALL = "small"
 #: Operators that ask a language model about each of their rows.
 ASKING = {"llm", "vlm", "vlm_then_llm", "staged_objects", "caption", "quadruple", "rewrite",
           "judge"}  # fmt: skip
@@ -155,8 +148,8 @@ def compared(
 
 
 def _settings(recipe: str, changes: Iterable[str], most: int) -> settings.TrainSettings:
-    """Settings of every training: of ``recipe``, or small ones; no validation of their own."""
-    base = settings.read(recipe, changes, None if recipe else SMALL)
+    """Settings of every training, with no validation of its own."""
+    base = settings.read(recipe or SMALL, changes)
     loader = base.loader.model_copy(
         update={"limit": most, "batch_size": min(base.loader.batch_size, most)}
     )

@@ -158,14 +158,12 @@ def names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def read(
-    recipe: str = "", overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None
-) -> TrainSettings:
+def read(recipe: str = "", overrides: Iterable[str] = ()) -> TrainSettings:
     """The settings of a recipe (a name, or the path of a YAML file) with ``key=value`` over them.
 
-    base: plain values where no recipe is named. Raises RecipeError with a line for each fault.
+    Raises RecipeError with a line for each fault.
     """
-    data = _recipe(recipe) if recipe else dict(base or {})
+    data = _recipe(recipe) if recipe else {}
     parts = [OmegaConf.create(data)]
     faults = []
     for override in overrides:
