@@ -19,8 +19,12 @@ from datagen import store
 from datagen.comparing.trials import Trial
 
 FILE, PAGE = "compare.json", "compare.html"
-#: The plot, in pixels: where names end, the width of the scale, a line's height.
-_LEFT, _WIDTH, _LINE = 190, 560, 44
+#: The plot, in pixels: where the scale begins, its width, a line's height.
+_LEFT, _WIDTH, _LINE = 14, 600, 56
+#: The longest name of a recipe in the plot, in letters.
+_NAME = 40
+#: Columns behind the recipe's name and the metric; what is told in one as in :func:`cells`.
+_HEADS = ("±", "triplets", "per 1,000\ntriplets", "seconds", "per\nhour", "asked", "painted")
 
 
 def record(trials: Sequence[Trial], metric: str) -> list[dict[str, Any]]:
@@ -57,24 +61,21 @@ def record(trials: Sequence[Trial], metric: str) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
-    """A line a recipe."""
+    """A line a recipe, without columns in which no recipe has anything."""
     out = Table(box=None, header_style="bold", pad_edge=False)
     out.add_column("recipe", overflow="fold")
-    heads = (
-        metric,
-        "±",
-        "triplets",
-        "per 1,000 triplets",
-        "seconds",
-        "per hour",
-        "asked",
-        "painted",
-    )
-    for head in heads:
-        out.add_column(head, justify="right")
-    for row in rows:
-        out.add_row(escape(row["recipe"]), *cells(row))
+    lines = [cells(row) for row in rows]
+    heads = (metric, *_HEADS)
+    told = [at for at in range(len(heads)) if not at or any(_said(line[at]) for line in lines)]
+    for at in told:
+        out.add_column(heads[at], justify="right", no_wrap=True)
+    for row, line in zip(rows, lines, strict=True):
+        out.add_row(escape(row["recipe"]), *(line[at] for at in told))
     return out
+
+
+def _said(cell: str) -> bool:
+    return cell not in ("0", "–")
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -131,8 +132,8 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     lines = [
         {
-            "name": row["recipe"] if len(row["recipe"]) <= 24 else row["recipe"][:23] + "…",
-            "y": 24 + number * _LINE,
+            "name": _short(row["recipe"]),
+            "y": 40 + number * _LINE,
             "dots": [place(value) for value in row["values"]],
             "mean": place(row["mean"]),
             "low": place(row["mean"] - row["spread"]),
@@ -141,7 +142,11 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
         for number, row in enumerate(rows)
     ]
-    bottom = 24 + len(rows) * _LINE
+    bottom = 10 + len(rows) * _LINE
     ticks = [{"x": place(value), "said": value} for value in range(0, int(top) + 1, step)]
-    size = {"width": _LEFT + _WIDTH + 60, "height": bottom + 26}
+    size = {"width": _LEFT + _WIDTH + 20, "height": bottom + 34}
     return {**size, "left": _LEFT, "bottom": bottom, "lines": lines, "ticks": ticks}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
