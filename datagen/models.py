@@ -118,10 +118,10 @@ def parse(ref: str) -> ModelRef:
         hint = _LOOKS
         if colon:
             hint = f"no scheme '{scheme}'; {nearest(scheme, SCHEMES)}"
-        elif _REPOSITORY.fullmatch(ref) and "/" in ref and not ref.startswith("."):
-            hint = f"did you mean 'hf:{ref}'?"
         elif os.path.exists(os.path.expanduser(ref)):
             hint = f"did you mean 'file:{ref}'?"
+        elif _REPOSITORY.fullmatch(ref) and "/" in ref and not ref.startswith("."):
+            hint = f"no such folder here; did you mean 'hf:{ref}'?"
         raise DatagenError(f"model '{ref}': {hint}")
     if not rest:
         raise DatagenError(f"model '{ref}': nothing stands after '{scheme}:'; {_LOOKS}")

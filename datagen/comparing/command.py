@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -45,6 +46,8 @@ def compare_command(
     console, err = Console(), Console(stderr=True)
     if not out:
         raise DatagenError("--out: name a folder, for example --out comparisons/mine")
+    if os.path.isfile(out):
+        raise DatagenError(f"--out {out}: a file stands here; name a folder")
     known = [*(f"R@{k}" for k in AT), "mAP"]
     if metric not in known:
         raise DatagenError(f"--metric {metric}: {nearest(metric, known)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +44,10 @@ Listed = Annotated[
 ]
 
 
+#: Settings that no figure hangs on, and those that are called otherwise on the command line.
+_SPEED, _ASKED = ("device", "batch_size"), {"choice": "frames"}
+
+
 @dataclass(frozen=True)
 class _Wanted:
     """What is measured, and what becomes of it."""
@@ -75,6 +81,7 @@ def eval_command(
     """Measure a retriever on a benchmark of composed retrieval."""
     from rich.console import Console
 
+    from datagen import store
     from datagen.errors import DatagenError
     from datagen.evaluation import protocols
 
@@ -86,6 +93,8 @@ def eval_command(
         raise DatagenError("name a model, such as bundled:tinyclip, or --list the benchmarks")
     if not benchmark:
         raise DatagenError("--benchmark: name one; datagen eval --list tells them")
+    if out and store.is_local(out) and os.path.isfile(store.local_path(out)):
+        raise DatagenError(f"--out {out}: a file stands here; name a folder")
     settings = {
         "device": device,
         "precision": precision,
@@ -101,7 +110,7 @@ def eval_command(
         raise DatagenError(f"--data: name the folder of {protocol.name}'s official files")
     read = protocol.read(data)
     wanted = _Wanted(model, protocol, read, data, out, allow_missing, probes)
-    _tell(console, wanted, _measured(wanted, settings), as_json)
+    _tell(console, wanted, _measured(wanted, settings), settings, as_json)
 
 
 def _measured(wanted: _Wanted, settings: dict[str, Any]) -> Measured:
@@ -135,11 +144,18 @@ def _measured(wanted: _Wanted, settings: dict[str, Any]) -> Measured:
             raise
 
 
-def _tell(console: Console, wanted: _Wanted, measured: Measured, as_json: bool) -> None:
+def _tell(
+    console: Console,
+    wanted: _Wanted,
+    measured: Measured,
+    settings: Mapping[str, Any],
+    as_json: bool,
+) -> None:
     from datagen.evaluation import results
 
+    asked = {_ASKED.get(key, key): settings[key] for key in settings if key not in _SPEED}
     found = results.record(
-        measured, wanted.protocol, wanted.model, wanted.data, _revision(wanted.model)
+        measured, wanted.protocol, wanted.model, wanted.data, _revision(wanted.model), asked
     )
     written = []
     if wanted.out:
@@ -181,8 +197,6 @@ def _composer(text: str) -> dict[str, Any] | None:
 
 def _revision(model: str) -> str:
     """What identifies the model's weights: a commit on the hub, or a hash of the files."""
-    import os
-
     from datagen import models
 
     folder = os.path.isdir(os.path.expanduser(model))

@@ -4,6 +4,7 @@ Asked twice: of all clips (global, recall@1, 5, 10), and of the clips of the ref
 (local, recall@1, 2, 3). A query is a hit where any of its targets is. The galleries are those of
 the official egocvr_annotations_gallery.csv; without it they are made of egocvr_data.csv as the
 official page describes them: all other clips, and all other clips of the same video.
+A query with none of its targets in its official gallery is a miss, as in the official code.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
 from datagen import store
@@ -30,6 +32,8 @@ AT = {"global": (1, 5, 10), "local": (1, 2, 3)}
 LEAST = 2
 #: The share of queries whose targets must lie in the galleries that a file names.
 _SOUND = 0.5
+#: The place of a target that is not in the gallery.
+_NOWHERE = np.array([np.iinfo(np.int64).max])
 
 
 class EgocvrSettings(Settings):
@@ -136,7 +140,7 @@ class Egocvr(Protocol[EgocvrSettings]):
         of_video: dict[str, list[str]] = {}
         for name, video in videos.items():
             of_video.setdefault(video, []).append(name)
-        asked, away = [], 0
+        asked, away, missed = [], 0, 0
         for number, row in enumerate(rows):
             own: tuple[str, ...] = (row.video_clip_id,)
             among: tuple[str, ...] | None
@@ -149,24 +153,32 @@ class Egocvr(Protocol[EgocvrSettings]):
                 among = None
             seen = set(videos if among is None else among).difference(own)
             targets = tuple(name for name in dict.fromkeys(row.target_clip_ids) if name in seen)
-            if len(seen) < LEAST or not targets:
+            if len(seen) < LEAST or not (targets or listed):
                 away += 1
                 continue
+            missed += not targets
             asked.append(Asked(number, targets, own, among))
-        if away > len(rows) * (1 - _SOUND):
+        if away + missed > len(rows) * (1 - _SOUND):
             raise DatagenError(
-                f"{path}: {away:,} of {len(rows):,} queries have no target in their {kind} "
-                "gallery; egocvr_data.csv must be the file that it was made with"
+                f"{path}: {away + missed:,} of {len(rows):,} queries have no target in their "
+                f"{kind} gallery; egocvr_data.csv must be the file that it was made with"
             )
         if away:
+            none = "" if listed else " or none of their targets"
             notes.append(
-                f"{kind}: {away:,} queries left out, whose gallery has fewer than {LEAST} clips or "
-                "none of their targets"
+                f"{kind}: {away:,} queries left out, whose gallery has fewer than {LEAST} "
+                f"clips{none}"
+            )
+        if missed:
+            notes.append(
+                f"{kind}: {missed:,} queries are misses, whose official gallery has none of their "
+                "targets (official rule)"
             )
         return Part(kind, tuple(videos), tuple(asked), max(0, QUERIES - away))
 
     def figures(self, part: Part, found: Places) -> Figures:
-        return {f"R@{k}": metrics.mean(metrics.recall(k), found.targets) for k in AT[part.name]}
+        targets = [one if len(one) else _NOWHERE for one in found.targets]
+        return {f"R@{k}": metrics.mean(metrics.recall(k), targets) for k in AT[part.name]}
 
 
 def _named(rows: list[int] | None, order: list[str], path: str, number: int) -> tuple[str, ...]:

@@ -48,7 +48,9 @@ class Line:
     """One metric of one part.
 
     values: shares from 0 to 1 by what is asked with (KINDS; no figure of a probe that cannot be
-    asked); queries, items: how many were measured, each of how many (whole) the benchmark has.
+    asked); queries, items: how many were measured, each of how many (whole) the benchmark has;
+    each: the shortest and the longest list that a query was compared with, where queries have
+    lists of their own.
     """
 
     part: str
@@ -58,6 +60,7 @@ class Line:
     items: int
     whole_queries: int
     whole_items: int
+    each: tuple[int, int] | None = None
 
     @property
     def partial(self) -> str:
@@ -142,6 +145,7 @@ def measure(
     rows = {name: row for row, name in enumerate(gallery)}
     found = {kind: _ranked(left.benchmark, asked[kind], items, rows) for kind in kinds}
     out.lines = _lines(protocol, left.benchmark, found)
+    out.notes += _parts_of_hidden(left.benchmark)
     answers = [ranked for ranked in found[COMPOSED] if ranked is not None]
     if not out.lost:
         out.files = protocol.submissions(left.benchmark, answers)
@@ -262,6 +266,11 @@ def _lines(
         if figures and len(figures) == len(measured):
             figures.update(protocol.summary(dict(figures)))
     counts = {part.name: _counts([part]) for part in measured}
+    each = {
+        part.name: (min(ranked.sizes), max(ranked.sizes))
+        for part, ranked in zip(benchmark.parts, found[COMPOSED], strict=True)
+        if ranked is not None and any(one.among is not None for one in part.asked)
+    }
     lines = []
     for name, of_part in told[COMPOSED].items():
         numbers = counts.get(name) or _counts(measured)
@@ -271,8 +280,22 @@ def _lines(
                 for kind in found
                 if metric in told[kind].get(name, {})
             }
-            lines.append(Line(name, metric, values, *numbers))
+            lines.append(Line(name, metric, values, *numbers, each.get(name)))
     return lines
+
+
+def _parts_of_hidden(benchmark: Benchmark) -> list[str]:
+    """A line for each part whose answers are hidden and that is not all of the official one.
+
+    No figure tells so of it.
+    """
+    hidden = [part for part in benchmark.parts if part.asked and part.hidden]
+    told = [(part.name, Line(part.name, "", {}, *_counts([part])).partial) for part in hidden]
+    return [
+        f"{name}: answers to {partial} of the benchmark; its server takes all of them"
+        for name, partial in told
+        if partial
+    ]
 
 
 def _counts(parts: Sequence[Part]) -> tuple[int, int, int, int]:

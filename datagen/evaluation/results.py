@@ -15,7 +15,7 @@ import datagen
 from datagen import store
 from datagen.evaluation._files import printable
 from datagen.evaluation.benchmark import Protocol
-from datagen.evaluation.measure import COMPOSED, IMAGE, KINDS, TEXT, Measured
+from datagen.evaluation.measure import COMPOSED, IMAGE, KINDS, TEXT, Line, Measured
 
 #: What is asked with, as columns are headed.
 HEADINGS = {COMPOSED: "composed", IMAGE: "image", TEXT: "text"}
@@ -23,15 +23,24 @@ FILE, MISSING = "results.json", "missing.txt"
 
 
 def record(
-    measured: Measured, protocol: Protocol[Any], model: str, data: str, revision: str = ""
+    measured: Measured,
+    protocol: Protocol[Any],
+    model: str,
+    data: str,
+    revision: str = "",
+    asked: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The whole of an evaluation as plain values; figures in per cent, to four decimals."""
+    """The whole of an evaluation as plain values; figures in per cent, to four decimals.
+
+    asked: settings of the model that figures hang on (composer, frames, precision).
+    """
     return {
         "benchmark": protocol.name,
         "paper": protocol.paper,
         "rules": protocol.settings.model_dump(mode="json"),
         "model": model,
         "revision": revision or None,
+        "asked": dict(asked or {}),
         "data": data,
         "datagen": datagen.__version__,
         "notes": measured.notes,
@@ -45,6 +54,7 @@ def record(
                 "of_queries": line.whole_queries,
                 "items": line.items,
                 "of_items": line.whole_items,
+                "each": line.each,
                 "partial": bool(line.partial),
             }
             for line in measured.lines
@@ -71,13 +81,21 @@ def table(measured: Measured) -> Table:
         values = [_percent(line.values.get(kind)) for kind in kinds]
         out.add_row(
             escape(line.part if line.part != before else ""),
-            escape(line.metric),
+            escape(line.metric.replace("_", " ")),
             *("–" if value is None else f"{value:.2f}" for value in values),
             _of(line.queries, line.whole_queries),
-            _of(line.items, line.whole_items),
+            _of(line.items, line.whole_items) + _each(line),
         )
         before = line.part
     return out
+
+
+def _each(line: Line) -> str:
+    """How long the lists are that queries have of their own."""
+    if line.each is None:
+        return ""
+    low, high = line.each
+    return f", {low:,} each" if low == high else f", {low:,}–{high:,} each"
 
 
 def _of(have: int, whole: int) -> str:

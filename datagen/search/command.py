@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -38,6 +39,8 @@ def search_command(
         raise DatagenError("name a reference (--image), a text (--text), or both")
     if not gallery:
         raise DatagenError("--gallery: name a run, or a folder of images and clips")
+    if os.path.isdir(out):
+        raise DatagenError(f"--out {out}: a folder stands here; name the page, {out}/search.html")
     asked = [_reference(one) for one in image or ()]
     console, err = Console(), Console(stderr=True)
     with err.status("loading the model", spinner="dots") as status:
@@ -70,12 +73,12 @@ def search_command(
 
 
 def _reference(path: str) -> Any:
-    import os
-
     from datagen import store
     from datagen.errors import DatagenError
     from datagen.search.gallery import Item, place_of
 
+    if not os.path.isfile(path):
+        raise DatagenError(f"--image {path}: no such file; name an image or a clip")
     place = place_of(path)
     if place is None:
         raise DatagenError(f"--image {path}: no image and no clip")
@@ -84,8 +87,6 @@ def _reference(path: str) -> Any:
 
 def _revision(model: str) -> str:
     """What identifies the model's weights."""
-    import os
-
     from datagen import models
 
     folder = os.path.isdir(os.path.expanduser(model))

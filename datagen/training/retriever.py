@@ -22,6 +22,8 @@ Array = np.ndarray[Any, Any]
 
 #: What a folder that a training wrote is known by.
 RETRIEVER = "retriever.json"
+#: What stands in such a folder from the beginning of the training on.
+TRAINING = "training.json"
 
 
 class Retriever(Protocol):
@@ -85,6 +87,10 @@ def load(
         if composer is not None:
             raise DatagenError(f"{ref.folder}: has a composer of its own; name none")
         model, own = folders.load(ref.folder, device, precision, trust_remote_code, pad)
+    elif ref.folder and os.path.isfile(os.path.join(ref.folder, TRAINING)):
+        raise DatagenError(
+            f"{ref.folder}: this training has not ended; the command that began it goes on with it"
+        )
     else:
         given = {"op": "sum"} if composer is None else composer
         model, own = zero_shot.load(ref, given, device, precision, trust_remote_code, pad), 8

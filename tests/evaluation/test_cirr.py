@@ -68,12 +68,16 @@ def test_part_of_the_official_queries_is_said_in_every_line(data: Path) -> None:
     for line in found.lines:
         assert line.partial == ("" if have == 4181 else f"{have:,} of 4,181 queries")
         assert (line.items, line.whole_items) == (2297, 2297)
+        assert line.each == ((5, 5) if line.part == "subset" else None)
 
 
 def test_submissions_have_the_form_of_the_official_examples(data: Path) -> None:
     protocol = protocols.protocol("cirr", ["split=test1"])
     found = measure(Known(), protocol, protocol.read(str(data)), probes=False)
     assert found.lines == []
+    assert found.notes == []
+    few = measure(Known(), protocol, first(protocol.read(str(data)), 40), probes=False)
+    assert few.notes[0].startswith("gallery: answers to 40 of 4,148 queries of the benchmark")
     examples = {
         "recall": json.loads(
             gzip.decompress(official("cirr/demo/test1_pred_ranks_recall.json.gz").read_bytes())

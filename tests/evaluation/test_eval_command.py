@@ -59,6 +59,8 @@ def test_figures_and_probes_are_printed_and_written(
     assert found["benchmark"] == "fashioniq"
     assert found["rules"]["exclude_reference"] is True
     assert found["revision"].startswith("sha256:")
+    assert found["asked"]["precision"] == "auto"
+    assert "device" not in found["asked"]
     first, second = found["figures"]
     assert (first["part"], first["metric"], second["metric"]) == ("dress", "R@10", "R@50")
     # Seven are left of eight: each target is among the first ten.
@@ -103,6 +105,11 @@ def test_benchmarks_are_listed_and_mistakes_are_one_line(
     ):
         _, wrong = run(capsys, *arguments, status=1)
         assert said in wrong
+    file = data / "captions/cap.dress.val.json"
+    _, wrong = run(capsys, tiny_clip, *ASKED, "-d", str(data), "-o", str(file), status=1)
+    assert "a file stands here; name a folder" in wrong
+    _, wrong = run(capsys, "models/mine", *ASKED, "-d", str(data), status=1)
+    assert "no such folder here" in wrong
     _, wrong = run(capsys, "m", "split=dev", "-b", "cirr", "-d", str(data), status=2)
     assert "benchmark cirr.split" in wrong
     _, wrong = run(capsys, "bundled:tinyclp", *ASKED, "-d", str(data), status=1)

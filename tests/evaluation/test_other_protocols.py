@@ -180,6 +180,15 @@ def test_egocvr_follows_the_official_lists_of_galleries(tmp_path: Path) -> None:
     ]
     # One clip is no gallery.
     assert [one.query for one in local.asked] == [0]
+    # Without its target in the official gallery a query is a miss, as in the official code.
+    away = (clips[0], f"['{clips[0]}']", "a", "b", "stay", " stayed", "[1, 2, 3]", "[1, 2]")
+    write_csv(folder / "egocvr_annotations_gallery.csv", [header + more, *rows, away])
+    more_read = protocol.read(str(tmp_path))
+    assert any(note.startswith("global: 1 queries are misses") for note in more_read.notes)
+    for kind in ("composed", "text alone"):
+        some, all_of_it = (figures(protocol, one, kind) for one in (read, more_read))
+        assert all_of_it["global", "R@10"] == pytest.approx(some["global", "R@10"] * 2 / 3)
+        assert all_of_it["local", "R@3"] == pytest.approx(some["local", "R@3"] / 2)
     assert read.queries[0].texts == ("moved",)
     assert any(note.startswith("local: 1 queries left out") for note in read.notes)
     bad = [(*rows[0][:6], "[99]", "[1]")]

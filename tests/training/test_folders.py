@@ -162,6 +162,12 @@ def test_the_card_tells_settings_and_figures_and_escapes_what_others_wrote(
     assert "None were measured." in (tmp_path / "bare" / "README.md").read_text()
 
 
+def test_a_training_that_has_not_ended_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text('{"status": "running"}')
+    with pytest.raises(DatagenError, match="has not ended; the command that began it"):
+        retriever.load(str(tmp_path), device="cpu")
+
+
 def test_a_folder_that_is_not_whole_is_one_line(refs: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folders.save(str(folder), trained(refs["open_clip"], {"op": "combiner", "hidden": 1}))
