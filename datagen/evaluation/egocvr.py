@@ -158,10 +158,11 @@ class Egocvr(Protocol[EgocvrSettings]):
                 continue
             missed += not targets
             asked.append(Asked(number, targets, own, among))
-        if away + missed > len(rows) * (1 - _SOUND):
+        without = missed if listed else away
+        if without > len(rows) * (1 - _SOUND):
             raise DatagenError(
-                f"{path}: {away + missed:,} of {len(rows):,} queries have no target in their "
-                f"{kind} gallery; egocvr_data.csv must be the file that it was made with"
+                f"{path}: {without:,} of {len(rows):,} queries have no target in their {kind} "
+                "gallery; egocvr_data.csv must be the file that it was made with"
             )
         if away:
             none = "" if listed else " or none of their targets"
