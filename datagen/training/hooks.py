@@ -77,5 +77,7 @@ def made(parts: Parts) -> dict[str, Hook]:
     elif queries is not None:
         out["queries"] = Captions(queries, parts)
     if parts.settings.noise is not None:
-        out["noise"] = Noisy(parts.settings.noise, parts.ranks)
+        loader = parts.settings.loader
+        mixed = loader.image_only + loader.text_only + loader.captions > 0
+        out["noise"] = Noisy(parts.settings.noise, parts.ranks, mixed and queries is None)
     return out

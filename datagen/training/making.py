@@ -58,8 +58,11 @@ class Making:
         one = Sample(drawn.run, drawn.place, entry.key, entry.pair, drawn.kind)
         one.caption = _caption(about, "targets", drawn.targets[0])
         one.reference_caption = _caption(about, "references", 0)
+        referred = entry.numbers(REFERENCE) if chosen.media else one.reference_caption
         if one.kind == CAPTION and not one.caption:
-            one.kind = COMPOSED if entry.numbers(REFERENCE) else TEXT_ONLY
+            one.kind = COMPOSED
+        if one.kind in (COMPOSED, IMAGE_ONLY) and not referred:
+            one.kind = TEXT_ONLY
         if one.kind in (COMPOSED, TEXT_ONLY):
             one.text = self.data[TEXT, 0].decode(errors="replace")
         elif one.kind == CAPTION:
@@ -169,4 +172,5 @@ def _caption(about: Mapping[str, Any], role: str, number: int) -> str | None:
         caption = about[role][number]["caption"]
     except (KeyError, IndexError, TypeError):
         return None
-    return caption if isinstance(caption, str) else None
+    # JSON may hold halves of characters, which are no text.
+    return caption.encode(errors="replace").decode() if isinstance(caption, str) else None

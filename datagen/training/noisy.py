@@ -13,18 +13,20 @@ from datagen.training import noise_weights
 from datagen.training.across import Ranks
 from datagen.training.batch import Batch
 from datagen.training.hooks import Hook
-from datagen.training.samples import number_of
+from datagen.training.samples import COMPOSED, number_of
 from datagen.training.settings import NoisyTriplets
 
 
 class Noisy(Hook):
     """Remembers what each triplet lost, and weighs it by that in the next epoch.
 
-    A triplet that was not seen in the epoch before weighs 1. All ranks hold the same.
+    A triplet that was not seen in the epoch before weighs 1. All ranks hold the same. mixed:
+    queries of one part alone are drawn now and then; these lose more for that, whatever the
+    triplet is worth, and are not remembered.
     """
 
-    def __init__(self, settings: NoisyTriplets, ranks: Ranks) -> None:
-        self.settings, self.ranks = settings, ranks
+    def __init__(self, settings: NoisyTriplets, ranks: Ranks, mixed: bool = False) -> None:
+        self.settings, self.ranks, self.mixed = settings, ranks, mixed
         self.at = 0
         self._lost: dict[int, float] = {}
         self._weights: dict[int, float] = {}
@@ -44,7 +46,12 @@ class Noisy(Hook):
         numbers = torch.tensor([number_of(key) for key in batch["keys"]], device=lost.device)
         every, _ = self.ranks.rows(numbers)
         losses, _ = self.ranks.rows(lost.detach().float())
-        self._lost.update(zip(every.tolist(), losses.tolist(), strict=True))
+        kinds, _ = self.ranks.rows(batch["kinds"].to(lost.device))
+        self._lost.update(
+            (key, loss)
+            for key, loss, kind in zip(every.tolist(), losses.tolist(), kinds.tolist(), strict=True)
+            if kind == COMPOSED or not self.mixed
+        )
 
     def _next(self) -> None:
         self.at += 1

@@ -117,7 +117,7 @@ class Maker:
         random = np.random.default_rng([chosen.seed, ticket.epoch, place])
         kind = self._kind(float(random.random()))
         pictured = entry.numbers(REFERENCE)
-        if not pictured and kind in (COMPOSED, IMAGE_ONLY):
+        if chosen.media and not pictured and kind in (COMPOSED, IMAGE_ONLY):
             kind = TEXT_ONLY
         targets = self._targets(entry, target, random)
         negatives = self._negatives(entry, random) if kind == COMPOSED else []

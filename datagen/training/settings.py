@@ -17,13 +17,15 @@ from datagen.training.hard_negatives import HardNegativeSettings
 from datagen.training.loader_settings import LoaderSettings
 from datagen.training.losses import LossSettings
 from datagen.training.noise_weights import NoiseSettings
-from datagen.training.query_settings import Queries
+from datagen.training.query_settings import CaptionSettings, MaskedSettings, Queries
 from datagen.training.towers import TowerSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 
 #: Settings that may change between a stop and the next start: what is learned hangs on none.
-FREE = ("checkpoints", "log_every", "logs", "device")
+FREE = ("checkpoints", "checkpointing", "log_every", "logs", "device")
+#: The same of those of the loader.
+FREE_LOADER = ("workers", "ahead", "start", "pin", "copy_shards")
 
 Metric = Literal["R@1", "R@5", "R@10", "R@50", "mAP"]
 
@@ -90,7 +92,8 @@ class TrainSettings(Settings):
     loader: their settings. epochs, or steps where given: how long. learning_rate: its peak;
     towers_learning_rate: of the towers (None: the same); schedule: after ``warmup`` steps; weight_
     decay: of matrices alone; clip: the largest norm of all gradients (0: any). accumulate: batches
-    of a step, each with negatives of its own; chunk: queries and media that are encoded at once
+    of a step, each with negatives of its own; weights: shares of the runs, in their order (none:
+    each is gone through once an epoch); chunk: queries and media that are encoded at once
     (0: all of a batch), with the gradients of the whole batch. checkpointing: keep no activations
     inside blocks. precision: ``auto`` is bf16 on GPUs that have it. ema: decay of the mean of
     weights that is validated and written (0: none). noise: weights of noisy triplets.
@@ -118,6 +121,7 @@ class TrainSettings(Settings):
     )
     clip: float = Field(0.0, ge=0)
     accumulate: int = Field(1, ge=1)
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
     chunk: int = Field(0, ge=0)
     checkpointing: bool = False
     device: str = "auto"
@@ -146,11 +150,24 @@ class TrainSettings(Settings):
             raise ValueError("mining: needs the pictures and queries of triplets; drop queries")
         if self.queries is None and not self.loader.media:
             raise ValueError("loader.media: false needs queries of captions; set queries")
+        loader, made = self.loader, self.queries
+        if made is not None and loader.negatives:
+            raise ValueError("loader.negatives: 0 expected, queries have none of the shards")
+        shares = loader.image_only + loader.captions
+        if isinstance(made, MaskedSettings):
+            shares += loader.text_only
+        if made is not None and not isinstance(made, CaptionSettings) and shares:
+            raise ValueError(
+                "loader.image_only, text_only, captions: 0 expected, queries are made otherwise"
+                + ("" if isinstance(made, MaskedSettings) else "; set queries.images, captions")
+            )
         return self
 
     def learned(self) -> dict[str, Any]:
         """All that what is learned hangs on, as plain values."""
-        return self.model_dump(mode="json", exclude=set(FREE))
+        out = self.model_dump(mode="json", exclude=set(FREE))
+        out["loader"] = {key: one for key, one in out["loader"].items() if key not in FREE_LOADER}
+        return out
 
 
 def names() -> list[str]:

@@ -21,7 +21,7 @@ from datagen.training.batch import Batch, without
 from datagen.training.composers.inversion import Inversion
 from datagen.training.hooks import Hook, Parts
 from datagen.training.query_settings import CaptionSettings, MaskedSettings
-from datagen.training.samples import number_of
+from datagen.training.samples import COMPOSED, IMAGE_ONLY, number_of
 from datagen.training.towers import Towers, unit
 
 _WORD = re.compile(r"\w[\w'’-]*")
@@ -113,8 +113,13 @@ class Captions(_Captions):
         references = [caption or "" for caption in batch["reference_captions"]]
         vectors = self._vectors([*targets, *references])
         count = len(targets)
+        # A query of a text or a caption alone has no reference, though this one is known.
+        kinds = batch["kinds"]
         there = torch.tensor([bool(caption) for caption in references])
-        standing = {"reference_vectors": self._moved(vectors[count:]), "has_reference": there}
+        standing = {
+            "reference_vectors": self._moved(vectors[count:]),
+            "has_reference": there & ((kinds == COMPOSED) | (kinds == IMAGE_ONLY)),
+        }
         if not self.settings.negatives:
             return self._batch(batch, targets, vectors[:count], **standing)
         out = self._batch(batch, targets, vectors, **standing)

@@ -10,9 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from datagen.errors import DatagenError
-from datagen.training import noise_weights
-from datagen.training.noise_weights import NoiseSettings
+torch = pytest.importorskip("torch", reason="needs datagen[models]")
+
+from datagen.errors import DatagenError  # noqa: E402
+from datagen.training import noise_weights  # noqa: E402
+from datagen.training.across import Ranks  # noqa: E402
+from datagen.training.noise_weights import NoiseSettings  # noqa: E402
+from datagen.training.noisy import Noisy  # noqa: E402
+from datagen.training.samples import number_of  # noqa: E402
+from datagen.training.settings import NoisyTriplets  # noqa: E402
 
 
 def losses(clean: int = 800, noisy: int = 200, seed: int = 0) -> Any:
@@ -70,6 +76,14 @@ def test_floor_threshold_and_memory() -> None:
     np.testing.assert_allclose(found[clean >= 0.5], clean[clean >= 0.5], rtol=1e-6)
     slow = noise_weights.weights(values, NoiseSettings(keep=0.75), before)
     np.testing.assert_allclose(slow, clean / 4, atol=1e-6)
+
+
+def test_queries_of_one_part_tell_nothing_of_their_triplets() -> None:
+    lost = {"keys": ["a", "b", "c"], "kinds": torch.tensor([0, 2, 0])}
+    for mixed, known in ((True, {"a", "c"}), (False, {"a", "b", "c"})):
+        hook = Noisy(NoisyTriplets(), Ranks(), mixed)
+        hook.saw(lost, torch.tensor([1.0, 9.0, 2.0]))
+        assert set(hook.state_dict()["lost"][0].tolist()) == set(map(number_of, known))
 
 
 def test_a_loss_that_is_not_finite_is_one_line() -> None:

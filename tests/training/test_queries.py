@@ -146,6 +146,31 @@ def test_captions_are_compared_with_captions(shards: str, tmp_path: Path) -> Non
     assert given.right[:, 0].tolist() == given.ids[:8].tolist()
 
 
+@pytest.mark.parametrize(
+    ("share", "pictured", "told"),
+    [("text_only", False, True), ("captions", False, True), ("image_only", True, False)],
+)
+def test_queries_of_one_part_have_that_part_alone(
+    shards: str, tmp_path: Path, share: str, pictured: bool, told: bool
+) -> None:
+    training = begun(shards, tmp_path, *CAPTIONS, f"loader.{share}=1")
+    batch = training.hooks["queries"].batch(next(training.loader.batches()))
+    assert set(batch["has_reference"].tolist()) == {pictured}
+    assert {text is not None for text in batch["texts"]} == {told}
+    if share == "captions":
+        assert batch["texts"] == batch["captions"]
+
+
+@pytest.mark.parametrize("changes", [NEIGHBOURS, MASKED, CAPTIONS], ids=lambda one: one[1])
+def test_chunks_learn_what_the_whole_batch_does(
+    shards: str, tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    for chunk in ("0", "3"):
+        still = told(*changes, "steps=2", "composer.dropout=0", f"chunk={chunk}")
+        loop.train([shards], str(tmp_path / chunk), still)
+    np.testing.assert_allclose(curve(tmp_path / "3"), curve(tmp_path / "0"), rtol=1e-4)
+
+
 def test_targets_of_captions_stay_while_the_text_tower_is_trained(
     shards: str, tmp_path: Path
 ) -> None:
@@ -255,6 +280,9 @@ def test_what_cannot_be_is_said_before_the_first_step(
     [
         (("loader.media=false",), "set queries"),
         ((*MASKED, "mining.draw=1"), "drop queries"),
+        ((*MASKED, "loader.text_only=0.5"), "queries are made otherwise"),
+        ((*NEIGHBOURS, "loader.image_only=0.5"), "set queries.images"),
+        ((*CAPTIONS, "loader.negatives=1"), "queries have none of the shards"),
         (("queries.op=nearest",), "nearest"),
         (("queries={op: neighbours, templates: [no places]}",), "is missing in"),
         (("loss.targets=own",), "both: false expected"),
