@@ -37,11 +37,12 @@ Hooks of a training may add to them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from datagen.errors import DatagenError
 from datagen.libraries import import_torch
 from datagen.preprocess import Geometry
 from datagen.training.samples import Chunk, Sample, number_of
@@ -93,11 +94,22 @@ def _padded(lists: Sequence[Sequence[int]], none: int) -> Array:
 def _vectors(samples: Sequence[Sample]) -> tuple[Array, Array]:
     there = np.asarray([one.vector is not None for one in samples], np.bool_)
     width = max((len(one.vector) for one in samples if one.vector is not None), default=0)
+    _alike(len(one.vector) for one in samples if one.vector is not None)
     out = np.zeros((len(samples), width), np.float32)
     for row, one in zip(out, samples, strict=True):
         if one.vector is not None:
             row[: len(one.vector)] = one.vector
     return out, there
+
+
+def _alike(widths: Iterable[int]) -> None:
+    """Raise DatagenError for vectors that cannot stand in one batch."""
+    found = sorted(set(widths) - {0})
+    if len(found) > 1:
+        raise DatagenError(
+            f"target vectors of {' and '.join(map(str, found))} numbers in one batch; train on "
+            "runs whose vectors are of one model"
+        )
 
 
 def joined(chunks: Sequence[Batch], pin: bool = False) -> Batch:
@@ -121,6 +133,8 @@ def joined(chunks: Sequence[Batch], pin: bool = False) -> Batch:
             ]
         if parts[0].ndim == 2:
             none = -1 if name in ROLES else 0
+            if name == "target_vectors":
+                _alike(part.shape[1] for part in parts)
             width = max(part.shape[1] for part in parts)
             parts = [
                 torch.nn.functional.pad(part, (0, width - part.shape[1]), value=none)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from datagen.errors import DatagenError
 from datagen.training import gradient_cache
 from datagen.training.losses import Candidates, Contrast, Losses
 from datagen.training.model import Model, Pictures, Standing
@@ -121,6 +122,11 @@ def candidates(batch: Mapping[str, Any], media: Tensor) -> Candidates:
         ids = torch.cat([ids, batch["given_items"].to(at)])
     if bool(there.any()):
         rows = there.nonzero()[:, 0]
+        if batch["target_vectors"].shape[1] != media.shape[1]:
+            raise DatagenError(
+                f"target vectors of {batch['target_vectors'].shape[1]} numbers, the model's have "
+                f"{media.shape[1]}; train the model that they are of, or on other runs"
+            )
         given = torch.nn.functional.normalize(batch["target_vectors"].to(at)[rows].float(), dim=-1)
         before = len(vectors)
         vectors = torch.cat([vectors.float(), given])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from datagen import models
+from datagen.errors import DatagenError
 
 torch = pytest.importorskip("torch", reason="needs datagen[models]")
 models.prepare()
@@ -119,6 +120,11 @@ def test_candidates_know_their_items_and_the_vectors_that_stand_for_targets() ->
     assert found.ids.tolist() == [11, 12, 13, 14, 15, 16, 13, 17, 18]
     assert found.targets[4].tolist() == [-1, -1, 8]
     np.testing.assert_allclose(found.vectors[8], np.full(24, 24**-0.5), atol=1e-6)
+
+
+def test_vectors_of_another_model_are_one_line() -> None:
+    with pytest.raises(DatagenError, match="target vectors of 24 numbers, the model's have 16"):
+        candidates(batch(), torch.randn(8, 16))
 
 
 def test_a_composer_learns_what_its_frozen_towers_cannot_say(tiny_clip: str) -> None:
