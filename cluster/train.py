@@ -19,10 +19,9 @@ from datagen import store
 from datagen.cluster.connect import connect
 from datagen.cluster.resources import share
 from datagen.errors import DatagenError
-from datagen.training import logs, loop
+from datagen.training import beginning, logs, loop
 from datagen.training.across import PATIENCE
 from datagen.training.collection import collect
-from datagen.training.loader_settings import named
 from datagen.training.settings import TrainSettings, checked
 
 #: How often processes that died are started again.
@@ -52,9 +51,10 @@ def train(
         raise DatagenError(f"--out {out}: a folder expected that every machine of the cluster sees")
     out = _absolute(out)
     places = [_absolute(one) if store.is_local(one) else one for one in sources]
+    listed = beginning.listed(places, settings)
     logs.check(settings.logs)
     store.make_folder(out)
-    done = loop.finished(out, settings, named(list(places)))
+    done = loop.finished(out, settings, listed)
     if done is not None:
         return done
     for place in places:
@@ -79,7 +79,7 @@ def train(
         with _followed(out, say):
             lost = _fit(config, workers, {"CPU": cpus, **({"GPU": 1} if gpu else {})})
     shutil.rmtree(os.path.join(out, _STORAGE), ignore_errors=True)
-    done = loop.finished(out, settings, named(list(places)))
+    done = loop.finished(out, settings, listed)
     if done is None:
         raise DatagenError(f"{out}: the training ended without a retriever; run it again")
     notes = [f"processes were started again: {reason}" for reason in lost]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from datagen import models, store
+from datagen.errors import DatagenError
 from datagen.training import composers, folders, towers
-from datagen.training.loader_settings import Source
+from datagen.training.across import Ranks
+from datagen.training.loader_settings import Source, named
 from datagen.training.model import Model
 from datagen.training.retriever import RETRIEVER
 from datagen.training.settings import TrainSettings
@@ -16,7 +20,8 @@ from datagen.training.settings import TrainSettings
 def model(settings: TrainSettings, device: str) -> Model:
     """The model that training begins with. Raises DatagenError."""
     chosen = settings.model
-    ref = models.parse(f"file:{chosen.model}" if os.path.isdir(chosen.model) else chosen.model)
+    place = os.path.expanduser(chosen.model)
+    ref = models.parse(f"file:{place}" if os.path.isdir(place) else chosen.model)
     with models.loading(str(ref)):
         models.prepare()
     if ref.folder and os.path.isfile(os.path.join(ref.folder, RETRIEVER)):
@@ -38,6 +43,48 @@ def model(settings: TrainSettings, device: str) -> Model:
     if settings.checkpointing:
         out.towers.checkpointing()
     return out
+
+
+def listed(given: Sequence[str | Source], settings: TrainSettings) -> list[Source]:
+    """The sources of a training, with the weights that its settings tell. Raises DatagenError."""
+    out = named(list(given))
+    if not settings.weights:
+        return out
+    if len(settings.weights) != len(out):
+        raise DatagenError(
+            f"weights: {len(settings.weights)} for {len(out)} runs; name one for each, in their "
+            "order"
+        )
+    return [replace(one, weight=own) for one, own in zip(out, settings.weights, strict=True)]
+
+
+def together(settings: TrainSettings, ranks: Ranks) -> None:
+    """Raise DatagenError where several processes cannot train by these settings."""
+    if ranks.count == 1:
+        return
+    if not settings.loader.drop_last:
+        raise DatagenError(
+            "loader.drop_last: true expected where several processes train together, as all have "
+            "the same number of batches"
+        )
+    if settings.loader.replace is False:
+        raise DatagenError(
+            "loader.replace: true expected where several processes train together, or one with a "
+            "broken batch would leave the others waiting"
+        )
+
+
+def other_composer(settings: TrainSettings, model: Model) -> list[str]:
+    """A line where the settings name another composer than the folder that is trained on has."""
+    if not os.path.isfile(os.path.join(os.path.expanduser(settings.model.model), RETRIEVER)):
+        return []
+    own = {"op": model.op, **model.composer.settings.model_dump(mode="json")}
+    if all(own.get(name) == value for name, value in settings.composer.items()):
+        return []
+    return [
+        f"composer: {settings.model.model} has one of its own, {model.op}, which is trained; "
+        "that of the settings is not used"
+    ]
 
 
 def precision(settings: TrainSettings, device: str) -> str:

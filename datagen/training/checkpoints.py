@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -35,9 +35,39 @@ def write_best(out: str, state: Mapping[str, Any]) -> None:
     _written(os.path.join(out, FOLDER, BEST), state)
 
 
+class _Kept:
+    """A file that remembers what went wrong: torch tells of a full disk that a byte is missing."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def clean(out: str) -> None:
+    """Remove what a killed writer left behind, which is as large as a checkpoint."""
+    for folder in (out, os.path.join(out, FOLDER)):
+        store.clean(folder)
+
+
 def _written(path: str, state: Mapping[str, Any]) -> None:
     with store.writing(path) as file:
-        torch.save(dict(state), file)
+        kept = _Kept(file)
+        try:
+            torch.save(dict(state), kept)
+        except RuntimeError as error:
+            if kept.error is not None:
+                raise kept.error from error
+            raise
 
 
 def steps(out: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -39,8 +40,9 @@ def train_command(
     if listed:
         _list(console)
         return
-    runs = [one for one in given or () if "=" not in one]
-    overrides = [one for one in given or () if "=" in one]
+    # A folder may have such a name.
+    runs = [one for one in given or () if "=" not in one or os.path.exists(one)]
+    overrides = [one for one in given or () if one not in runs]
     if not out:
         raise DatagenError("--out: name the folder of the retriever, for example --out models/mine")
     if not runs:

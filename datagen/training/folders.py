@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load as deserialized
 from safetensors.torch import save as serialized
 
@@ -68,14 +69,19 @@ def save(
 
     choice: frames of a clip; training: facts of how it was trained, JSON; figures: for the card,
     tables by title, each a mapping of metric to value. Weights are written as they are, low-rank
-    adapters added to those that they stand beside.
+    adapters added to those that they stand beside. Raises DatagenError where that fails.
     """
-    os.makedirs(folder, exist_ok=True)
+    store.make_folder(folder)
     # Of an earlier model in the same place, the note first: what is left is then no retriever.
     for name in (RETRIEVER, COMPOSER, *_TOWERS):
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, name))
-    model.towers.write(folder)
+    try:
+        model.towers.write(folder)
+    except OSError as error:
+        raise store.explained(folder, error) from error
+    except SafetensorError as error:
+        raise DatagenError(f"{folder}: {' '.join(str(error).split())[:200]}") from error
     weights = {
         name: value.detach().cpu().contiguous().clone()
         for name, value in sorted(model.composer.state_dict().items())

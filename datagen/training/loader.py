@@ -58,8 +58,9 @@ class Loader:
     run's recipe says. Raises DatagenError where shards are missing, damaged or too few.
 
     notes: what is not as it should be with the shards; faults: what was left out, first ones;
-    counts: how often, by rule; waited: seconds that the caller waited for batches. others: set
-    between epochs, other triplets' media as negatives, beside those of the shards.
+    counts: how often, by rule; lost: how often a whole sample went with it; waited: seconds that
+    the caller waited for batches. others: set between epochs, other triplets' media as negatives,
+    beside those of the shards.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Loader:
         self.epoch, self._done = 0, 0
         self.faults: list[Fault] = []
         self.counts: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
         self.waited = 0.0
         self.others: Others | None = None
         self._tickets = _Tickets()
@@ -217,6 +219,7 @@ class Loader:
                 raise DatagenError(one["error"])
             for fault in one.pop("faults"):
                 self.counts[fault.rule] += 1
+                self.lost[fault.rule] += fault.lost
                 if len(self.faults) < NAMED:
                     self.faults.append(fault)
         whole = [one for one in found if one["keys"]]
@@ -278,9 +281,9 @@ class _Work:
     def __getitem__(self, ticket: Ticket) -> Batch:
         try:
             chunk = self.maker.chunk(ticket)
+            return {**batches.packed(chunk, self.geometry), "faults": chunk.faults}
         except DatagenError as error:
             return {"error": str(error)}
-        return {**batches.packed(chunk, self.geometry), "faults": chunk.faults}
 
 
 def _same(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -30,6 +31,7 @@ class Log:
         path = os.path.join(out, FILE)
         kept = [json.dumps(line) for line in read(out) if line["step"] <= step]
         store.write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
+        self._path = path
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._board = self._wandb = None
         if "tensorboard" in kinds:
@@ -40,10 +42,13 @@ class Log:
             self._wandb = _wandb(out, settings)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell ``values`` of ``step``."""
+        """Tell ``values`` of ``step``. Raises DatagenError where the disk is full."""
         told = {name: value for name, value in values.items() if math.isfinite(value)}
-        self._file.write(json.dumps({"step": step, **told}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **told}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise store.explained(self._path, error) from error
         if self._board is not None:
             for name, value in told.items():
                 self._board.add_scalar(name, value, step)
@@ -52,7 +57,8 @@ class Log:
 
     def close(self) -> None:
         """All is written."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # said already, by what was written last
+            self._file.close()
         if self._board is not None:
             self._board.close()
         if self._wandb is not None:

@@ -24,8 +24,9 @@ from datagen.lock import locked
 from datagen.training import beginning, checkpoints, folders, hooks, logs, optimizing, validating
 from datagen.training.across import AcrossRanks, Ranks, joined
 from datagen.training.batch import Batch
+from datagen.training.left_out import LeftOut, counts, lines
 from datagen.training.loader import Loader
-from datagen.training.loader_settings import Source, named
+from datagen.training.loader_settings import Source
 from datagen.training.losses import Contrast
 from datagen.training.retriever import RETRIEVER
 from datagen.training.settings import TrainSettings
@@ -62,7 +63,9 @@ def train(
 
     A training that was stopped goes on; one that is done is left as it is. Raises DatagenError.
     """
-    listed = named(list(sources))
+    if not store.is_local(out):
+        raise DatagenError(f"--out {out}: a folder of this machine expected, or one that it mounts")
+    out, listed = store.local_path(out), beginning.listed(sources, settings)
     device = models.device(settings.device)
     with joined(device) as ranks:
         if device == "cuda":
@@ -116,6 +119,7 @@ class Training:
         self.sources, self.out, self.settings, self.say = sources, out, settings, say
         self.ranks, self.device = ranks, device
         logs.check(settings.logs)
+        beginning.together(settings, ranks)
         torch.manual_seed(settings.seed)
         self.model = beginning.model(settings, device)
         self.objective = AcrossRanks(self.model, Contrast(settings.loss).to(device), ranks)
@@ -131,11 +135,13 @@ class Training:
         self._autocast = beginning.precision(settings, device) == "bf16"
         parts = (settings, sources, self.model, self.loader, ranks, self._cast)
         self.hooks = hooks.made(hooks.Parts(*parts))
-        self.validation, self.notes = None, list(self.loader.notes)
+        self.validation = None
+        self.notes = [*beginning.other_composer(settings, self.model), *self.loader.notes]
         if ranks.first:
             choice = settings.loader.frames
             self.validation, lines = validating.chosen(sources, settings.validation, choice)
             self.notes += lines
+        self.left_out = LeftOut(self.loader, ranks, device)
         self.step, self.best = 0, -1.0
         self.validated: list[dict[str, float]] = []
 
@@ -148,6 +154,7 @@ class Training:
         self._resume()
         log = None
         if self.ranks.first:
+            checkpoints.clean(self.out)
             self._note("running", {})
             plain = self.settings.model_dump(mode="json")
             log = logs.Log(self.out, self.step, self.settings.logs, plain)
@@ -157,9 +164,11 @@ class Training:
             self.loader.close()
             if log is not None:
                 log.close()
-        figures = self._export() if self.ranks.first else {}
+        lost = self.left_out.tally()
+        self.notes += lines(lost)
+        figures = self._export(counts(lost)) if self.ranks.first else {}
         self.ranks.wait()
-        return Trained(self.out, self.steps, figures, self._notes())
+        return Trained(self.out, self.steps, figures, tuple(self.notes))
 
     def _steps(self, log: logs.Log | None) -> None:
         chosen = self.settings
@@ -267,6 +276,7 @@ class Training:
         return found
 
     def _checkpoint(self) -> None:
+        lost = self.left_out.tally()
         if self.ranks.first:
             state = {
                 "step": self.step,
@@ -275,6 +285,7 @@ class Training:
                 "mean": self.mean.state_dict(),
                 "hooks": {name: hook.state_dict() for name, hook in self.hooks.items()},
                 "loader": self.loader.state_dict(),
+                "left_out": lost,
                 "best": self.best,
                 "validated": self.validated,
             }
@@ -294,8 +305,10 @@ class Training:
         for name, hook in self.hooks.items():
             hook.load_state_dict(state["hooks"][name])
         self.loader.load_state_dict(state["loader"])
+        if self.ranks.first:
+            self.left_out.load(state["left_out"])
 
-    def _export(self) -> dict[str, dict[str, float]]:
+    def _export(self, left_out: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Write the folder; figures of what it holds."""
         best = checkpoints.best(self.out) if self.settings.export == "best" else None
         values = best["weights"] if best else self.mean.values()
@@ -309,7 +322,7 @@ class Training:
             "exported_step": int(best["step"]) if best else self.steps,
             "processes": self.ranks.count,
             "sources": [beginning.told(one) for one in self.sources],
-            "left_out": dict(self.loader.counts),
+            "left_out": left_out,
         }
         last = logs.read(self.out)[-1:]
         told["last_loss"] = last[0].get("loss") if last else None
@@ -322,10 +335,6 @@ class Training:
         self._note("finished", figures)
         return figures
 
-    def _notes(self) -> tuple[str, ...]:
-        lost = [f"{count:,} samples left out: {rule}" for rule, count in self.loader.counts.items()]
-        return (*self.notes, *lost)
-
     def _note(self, status: str, figures: Mapping[str, Any]) -> None:
         note = {
             "status": status,
@@ -334,7 +343,7 @@ class Training:
             "steps": self.steps,
             "figures": figures,
             "validated": self.validated,
-            "notes": self._notes(),
+            "notes": self.notes,
         }
         store.write_json(os.path.join(self.out, NOTE), note)
 

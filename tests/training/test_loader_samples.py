@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -13,16 +13,17 @@ import pytest
 import tiny_clips
 import tiny_shards
 from PIL import Image
-from tiny_shards import GEOMETRY, Items, chain, triplet
+from tiny_shards import GEOMETRY, Items, chain, spoil, triplet
 
 pytest.importorskip("torch", reason="needs datagen[models]")
 
 import torch
 
-from datagen import frames, store
+from datagen import frames
 from datagen.errors import DatagenError
 from datagen.training.batch import moved, padded
 from datagen.training.loader import Augmentation, Loader, LoaderSettings, Source
+from datagen.training.making import _caption
 from datagen.training.others import Gallery, Others
 from datagen.training.samples import CAPTION, COMPOSED, IMAGE_ONLY, TEXT_ONLY, number_of
 
@@ -246,16 +247,22 @@ def test_vectors_stand_for_targets(items, tmp_path):
         assert batch["target_ids"][at].tolist() == ids(rows[int(text)]["targets"])
 
 
-def spoil(run: str, data: bytes, manifest: bool = True) -> None:
-    """Overwrite the middle of ``data`` wherever it stands in the shards."""
-    told = store.read_json(f"{run}/shards/manifest.json")
-    for shard in told["shards"]:
-        path = Path(f"{run}/shards/{shard['name']}")
-        whole = path.read_bytes().replace(data, data[:8] + bytes(len(data) - 8))
-        path.write_bytes(whole)
-        if manifest:
-            shard["sha256"] = hashlib.sha256(whole).hexdigest()
-    store.write_json(f"{run}/shards/manifest.json", told)
+def test_vectors_of_two_models_do_not_go_into_one_batch(items, tmp_path):
+    runs = []
+    for width in (4, 6):
+        rows = [triplet([items(width)], [{**items(9 + width), "media": None}], "t")]
+        column = pa.FixedSizeListArray.from_arrays(pa.array([1.0] * width, pa.float32()), width)
+        table = pa.Table.from_pylist(rows, schema=tiny_shards.TRIPLETS)
+        table = table.append_column("target_vector", column)
+        runs.append(tiny_shards.write(tmp_path / str(width), table))
+    for chunk in (1, 2):
+        with pytest.raises(DatagenError, match="target vectors of 4 and 6 numbers in one batch"):
+            next(load(runs, chunk=chunk).batches())
+
+
+def test_halves_of_characters_are_no_text():
+    about = json.loads('{"targets": [{"caption": "a \\ud800 dog"}]}')
+    assert _caption(about, "targets", 0) == "a ? dog"
 
 
 def test_broken_media_are_left_out_counted_and_named(items, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from datagen import schema
+from datagen import schema, store
 from datagen.preprocess import Geometry
 from datagen.registry import find
 from datagen.step import Context, Tables
@@ -85,3 +85,15 @@ def chain(items: Items, count: int, texts: int = 1, negatives: int = 2, first: i
         for n in range(first, first + count)
         for said in range(texts)
     ]  # fmt: skip
+
+
+def spoil(run: str, data: bytes, manifest: bool = True) -> None:
+    """Overwrite the middle of ``data`` wherever it stands in the shards."""
+    told = store.read_json(f"{run}/shards/manifest.json")
+    for shard in told["shards"]:
+        path = Path(f"{run}/shards/{shard['name']}")
+        whole = path.read_bytes().replace(data, data[:8] + bytes(len(data) - 8))
+        path.write_bytes(whole)
+        if manifest:
+            shard["sha256"] = hashlib.sha256(whole).hexdigest()
+    store.write_json(f"{run}/shards/manifest.json", told)
