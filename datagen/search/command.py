@@ -66,7 +66,8 @@ def search_command(
     if lost:
         name, reason = next(iter(lost.items()))
         console.print(
-            f"[yellow]{len(lost):,} items cannot be read ({escape(name)}: {escape(reason)})[/]",
+            f"[yellow]{len(lost):,} of {len(items) + len(lost):,} items cannot be read "
+            f"({escape(name)}: {escape(reason)})[/]",
             soft_wrap=True,
         )
     console.print(f"page {escape(out)}", soft_wrap=True, highlight=False)
@@ -101,9 +102,9 @@ def _show(console: Any, shown: Any) -> None:
     table.add_column("", justify="right")
     table.add_column("score", justify="right")
     table.add_column("item", overflow="fold")
-    table.add_column("caption", overflow="fold")
+    if any(one.item.caption for one in shown):
+        table.add_column("caption", overflow="fold")
     for one in shown:
-        table.add_row(
-            str(one.rank), f"{one.score:.3f}", escape(one.item.name), escape(one.item.caption)
-        )
+        told = [escape(one.item.name), escape(one.item.caption)][: len(table.columns) - 2]
+        table.add_row(str(one.rank), f"{one.score:.3f}", *told)
     console.print(table)
