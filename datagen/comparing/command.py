@@ -60,6 +60,7 @@ def compare_command(
         def say(what: str) -> None:
             status.update(escape(what))
 
+        trials.check(named, on or (), recipe, mine)
         places = trials.made(named, out, others, address, say)
         found = trials.compared(places, out, seeds, triplets, on or (), recipe, mine, say)
     rows = results.record(found, metric)

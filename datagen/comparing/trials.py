@@ -63,6 +63,18 @@ class Trial:
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def check(
+    recipes: Sequence[str], on: Sequence[str], recipe: str = "", changes: Iterable[str] = ()
+) -> None:
+    """Raise DatagenError for what can be told wrong before any recipe runs."""
+    if len(recipes) < 2:
+        raise DatagenError("name at least two recipes or runs to compare")
+    for one in on:
+        if not one.startswith(protocols.RUN):
+            raise DatagenError(f"--on {one}: run:DIR or run:DIR#SPLIT expected")
+    _settings(recipe, changes, 1)
+
+
 def made(
     recipes: Sequence[str], out: str, overrides: Iterable[str], address: str | None, say: Say
 ) -> dict[str, str]:
@@ -108,8 +120,7 @@ def compared(
     (0: as many as the poorest has); on: ``run:DIR#SPLIT``, by default the split ``val`` of every
     run; recipe, changes: of the training. Raises DatagenError.
     """
-    if len(places) < 2:
-        raise DatagenError("name at least two recipes or runs to compare")
+    check(list(places), on)
     have = {name: _count(place) for name, place in places.items()}
     poorest = min(have, key=lambda name: have[name])
     if triplets > have[poorest]:
