@@ -360,17 +360,20 @@ def _resources(operator: Operator[Any], wanted: Any, where: str, faults: list[st
         faults.append(f"{where}.resources: key: value expected, {wanted!r} found")
         return base
     values = {name: getattr(base, name) for name in RESOURCES}
+    # An operator may have said ``gpus=1``, of which a recipe may want a half.
+    kinds = {name: type(getattr(Resources(), name)) for name in RESOURCES}
     for key, value in wanted.items():
         if key not in RESOURCES:
             faults.append(f"{where}.resources.{key}: unknown; {nearest(str(key), RESOURCES)}")
-        elif isinstance(value, bool) != isinstance(values[key], bool) or not isinstance(
-            value, (int, float)
-        ):
-            faults.append(f"{where}.resources.{key}: a number expected, {value!r} found")
+        elif isinstance(value, bool) != (kinds[key] is bool) or not isinstance(value, (int, float)):
+            told = "true or false" if kinds[key] is bool else "a number"
+            faults.append(f"{where}.resources.{key}: {told} expected, {value!r} found")
         elif not math.isfinite(value) or value < 0 or (key == "batch_size" and value < 1):
             faults.append(f"{where}.resources.{key}: {value} is too small or too large")
         else:
-            values[key] = type(values[key])(value)
+            if kinds[key](value) != value:
+                faults.append(f"{where}.resources.{key}: a whole number expected, {value} found")
+            values[key] = kinds[key](value)
     return Resources(**values)
 
 

@@ -61,6 +61,23 @@ def test_a_good_recipe_loads_with_levels(good):
     assert [step.after for step in loaded.steps][2:] == ["pairs", "pairs", "triplets", "triplets"]
 
 
+def test_half_a_gpu_is_half_a_gpu(good, tmp_path):
+    """Also of an operator that says gpus=1, not 1.0."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        Path(OWN.partition(":")[0]).read_text(encoding="utf-8")
+        + "\n\nclass OnGpu(CaptionLength):\n"
+        "    def resources(self):\n"
+        "        from datagen.step import Resources\n\n"
+        "        return Resources(cpus=2, gpus=1)\n",
+        encoding="utf-8",
+    )
+    data = yaml.safe_load(Path(good).read_text(encoding="utf-8"))
+    data["steps"][0]["filter"] |= {"op": f"{own}:OnGpu", "resources": {"gpus": 0.5, "cpus": 1.5}}
+    found = recipe.load(write(tmp_path, yaml.safe_dump(data), "half.yaml")).steps[0].resources
+    assert (found.gpus, found.cpus) == (0.5, 1.5)
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
@@ -74,6 +91,8 @@ def test_a_good_recipe_loads_with_levels(good):
         ("steps.late.space=captoin", "needs 'space.captoin'"),
         ("steps.late.resources={gpu: 1}", "did you mean 'gpus'?"),
         ("steps.late.resources={batch_size: 0}", "too small"),
+        ("steps.late.resources={workers: 1.5}", "workers: a whole number expected, 1.5 found"),
+        ("steps.late.resources={actor: 1}", "actor: true or false expected, 1 found"),
         ("seed=abc", "a whole number from 0 expected"),
         ("source.count=???", "source.count: must be given"),
         ("steps.late.space=???", "steps.late.space: must be given"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -91,4 +92,7 @@ def test_every_replica_has_a_gpu_of_its_own_and_each_step_all_of_them(tmp_path: 
 def test_small_models_share_gpus_and_workers_may_be_fewer(tmp_path: Path) -> None:
     found = placed(tmp_path, {"gpus": 0.5}, {"workers": 2})
     assert 4 < len(found["first"]) <= 8
+    shared = Counter(gpus for _, gpus in found["first"])
+    assert set(shared) <= {"0", "1", "2", "3"}
+    assert max(shared.values()) == 2
     assert len({gpus for _, gpus in found["second"]}) == len(found["second"]) == 2
